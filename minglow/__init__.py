@@ -1,0 +1,16 @@
+"""minglow: Glow in plain NumPy, with every backward pass derived by hand."""
+
+from minglow.bijection import Bijection, Module, SingularWeightError
+from minglow.bits import bits_per_dim, dequantize, quantize
+from minglow.chain import Chain, ReversibleChain
+from minglow.distributions import StandardNormal
+from minglow.flow import Flow
+from minglow.kernels import use
+from minglow.layers import (
+    ActNorm, AdditiveCoupling, AffineCoupling, Flatten, InvConv1x1, InvConv1x1LU, Level, Reverse,
+    Shuffle, Squeeze, exp_scale, sigmoid_scale,
+)
+from minglow.models import glow
+from minglow.params import FlatParams
+
+__version__ = "0.1.0"

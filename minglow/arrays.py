@@ -1,0 +1,56 @@
+"""The few reshapes and checks that layers share.
+
+Floor 1; imports NumPy alone. Every reshape here returns a view where NumPy can.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+
+def pixels(x: np.ndarray) -> int:
+    """How many channel vectors one sample holds: h * w of an image, 1 of a vector."""
+    return prod(x.shape[1:-1])
+
+
+def rows(x: np.ndarray) -> np.ndarray:
+    """(B, ..., C) as (B * pixels, C): every channel vector a row."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def halves(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split the channels into a first and a second half, as views."""
+    middle = x.shape[-1] // 2
+    return x[..., :middle], x[..., middle:]
+
+
+def join(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The inverse of `halves`: concatenate along the channels."""
+    return np.concatenate([first, second], axis=-1)
+
+
+def zero_log_det(x: np.ndarray) -> np.ndarray:
+    """The log_det, shape (B,), of a map that preserves volume."""
+    return np.zeros_like(x, shape=len(x))
+
+
+def check_input(layer: object, x: np.ndarray, channels: int | None = None) -> None:
+    """Raise ValueError unless x is a non-empty float array (B, ..., channels)."""
+    last = "C" if channels is None else channels
+    if x.ndim < 2 or (channels is not None and x.shape[-1] != channels):
+        raise ValueError(f"{layer} expected an array of shape (B, ..., {last}), got {x.shape}")
+    if 0 in x.shape:
+        raise ValueError(f"{layer} expected at least one sample, got an empty array {x.shape}")
+    if x.dtype.kind != "f":
+        raise ValueError(
+            f"{layer} expected float32 or float64, got {x.dtype}"
+            + ("; minglow.dequantize turns integer images into floats" * (x.dtype.kind in "iu"))
+        )
+
+
+def check_even_channels(layer: object, channels: int) -> None:
+    """Raise ValueError unless the channels can be halved."""
+    if channels % 2 or channels < 2:
+        raise ValueError(f"{layer} expected an even number of channels to halve, got {channels}")

@@ -1,0 +1,99 @@
+"""The contract: what a module is, and what bijections and conditioners promise.
+
+Floor 1; imports NumPy alone. docs/contract.md says why the contract is as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+
+class SingularWeightError(ValueError):
+    """A weight that has to be inverted cannot be; the message names its layer."""
+
+
+class Module:
+    """Named parameters, their gradients, saved constants, and sub-modules.
+
+    params    name -> array that training changes
+    grads     name -> array of the same shape; backward passes add to it, in place
+    constants name -> array that is saved beside the parameters but never trained,
+              such as the order of a shuffle
+    children  name -> Module
+
+    Arrays are written in place (``params[name][...] = value``) and never rebound, so that
+    the views which FlatParams makes of them stay views.
+    """
+
+    path = ""  # where this module stands in its flow; Flow fills it in, for error messages
+
+    def __init__(self) -> None:
+        self.params: dict[str, np.ndarray] = {}
+        self.grads: dict[str, np.ndarray] = {}
+        self.constants: dict[str, np.ndarray] = {}
+        self.children: dict[str, Module] = {}
+
+    def add_param(self, name: str, value: np.ndarray) -> None:
+        """Own a copy of `value` as parameter `name`, with a gradient of zeros."""
+        self.params[name] = value.copy()
+        self.grads[name] = np.zeros_like(value)
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield (path, module) for this module and all below it, parents first."""
+        yield path, self
+        for name, child in self.children.items():
+            yield from child.walk(f"{path}.{name}" if path else name)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} at {self.path}" if self.path else type(self).__name__
+
+
+class Bijection(Module):
+    """An invertible map of (B, ..., C) arrays that knows how it changes volume.
+
+    x: data, y: latent; channels last; images (B, h, w, C) and vectors (B, C) alike.
+    log_det: log|det dy/dx| of each sample in nats, always of shape (B,).
+    cache: whatever this layer's backward needs; forward and inverse meet the same
+    intermediates, so that either can make it.
+    """
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Data to latent: return y, log_det (B,) and the cache for backward."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Latent to data: return x and the cache that forward(x) would have made."""
+        raise NotImplementedError(f"{type(self).__name__} has no inverse")
+
+    def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
+        """Pull a loss's derivatives by y and by log_det (B,) back to x.
+
+        Returns dx and adds the derivatives by the parameters to `grads`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def initialize(self, x: np.ndarray) -> np.ndarray:
+        """Set data-dependent parameters from x, and return y = forward(x) under them.
+
+        A layer without such parameters has nothing to set.
+        """
+        return self.forward(x)[0]
+
+
+class Net(Module):
+    """A differentiable map of (B, ..., C) arrays that needs no inverse: a coupling's conditioner."""
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return y and the cache for backward."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        """Return dx, and add the derivatives by the parameters to `grads`."""
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def initialize(self, x: np.ndarray) -> np.ndarray:
+        """Set data-dependent parameters from x, and return forward's y under them."""
+        return self.forward(x)[0]

@@ -1,0 +1,42 @@
+"""Toy densities in the plane, (n, 2) float32, for flows that one can look at. Floor 1."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def two_moons(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:
+    """Two interleaving half circles of radius 1 with normal noise of 0.1."""
+    rng = np.random.default_rng(rng)
+    angle, upper = np.pi * rng.random(n), rng.integers(2, size=n)
+    points = np.where(
+        upper[:, None], np.c_[np.cos(angle), np.sin(angle)],
+        np.c_[1 - np.cos(angle), 0.5 - np.sin(angle)],
+    ) - [0.5, 0.25]
+    return (points + 0.1 * rng.standard_normal((n, 2))).astype(np.float32)
+
+
+def pinwheel(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:
+    """Five blades around the origin, each a long normal twisted by its distance (Johnson et al. 2016)."""
+    rng = np.random.default_rng(rng)
+    radius = 1 + 0.3 * rng.standard_normal(n)
+    across = 0.1 * rng.standard_normal(n)
+    angle = 2 * np.pi / 5 * rng.integers(5, size=n) + 0.25 * np.exp(radius)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return 1.5 * np.c_[radius * cos - across * sin, radius * sin + across * cos].astype(np.float32)
+
+
+def checkerboard(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:
+    """The eight dark fields of a 4 x 4 board over [-2, 2)^2, uniformly."""
+    rng = np.random.default_rng(rng)
+    column, pair = rng.integers(4, size=n), rng.integers(2, size=n)
+    corner = np.c_[column, 2 * pair + column % 2] - 2
+    return (corner + rng.random((n, 2))).astype(np.float32)
+
+
+def eight_gaussians(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:
+    """Eight normals of standard deviation 0.15 on a circle of radius 2."""
+    rng = np.random.default_rng(rng)
+    angle = 2 * np.pi / 8 * rng.integers(8, size=n)
+    centre = 2 * np.c_[np.cos(angle), np.sin(angle)]
+    return (centre + 0.15 * rng.standard_normal((n, 2))).astype(np.float32)

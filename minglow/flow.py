@@ -1,0 +1,86 @@
+"""A density: a bijection to latents, and a base distribution over them.
+
+Floor 2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minglow.arrays import check_input
+from minglow.bijection import Bijection, Module
+from minglow.distributions import StandardNormal
+from minglow.params import FlatParams
+
+
+class Flow(Module):
+    """log p(x) = log p_base(z) + log|det dz/dx|, with z = bijection(x).
+
+    flat   all parameters as one vector (FlatParams)
+    dtype  the parameters' dtype; arrays that come in are cast to it
+
+    Every method raises ValueError for input that is empty, not of floats, or not finite, and
+    FloatingPointError where finite input leads to a result that is not.
+    """
+
+    def __init__(self, bijection: Bijection, base: StandardNormal) -> None:
+        super().__init__()
+        self.bijection, self.base = bijection, base
+        self.children["bijection"] = bijection
+        self.flat = FlatParams(self)
+        self.dtype = self.flat.value.dtype.type
+        for path, module in self.walk():
+            module.path = path
+
+    def log_prob(self, x: np.ndarray) -> np.ndarray:
+        """log p(x_b) of each sample, (B,), in nats."""
+        z, log_det, _ = self.bijection.forward(self._checked(x))
+        return self._finite(self.base.log_prob(z) + log_det, "log_prob")
+
+    def sample(self, n: int, rng: int | np.random.Generator | None = None,
+               temperature: float = 1.0) -> np.ndarray:
+        """Draw n samples. The latents' noise is multiplied by `temperature`, in every level
+        (Kingma & Dhariwal 2018, section 6)."""
+        z = self.base.sample(n, np.random.default_rng(rng), self.dtype)
+        return self._finite(self.bijection.inverse(self.dtype(temperature) * z)[0], "sample")
+
+    def nll_and_grad(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Mean negative log-likelihood of a batch in nats, and its derivative by x.
+
+            loss = -1/B sum_b [log p_base(z_b) + log_det_b]
+
+        so that dloss/dz = -1/B dlog p_base/dz and dloss/dlog_det_b = -1/B. Adds the derivatives
+        by the parameters to every module's grads.
+        """
+        x = self._checked(x)
+        z, log_det, cache = self.bijection.forward(x)
+        nll = -float(np.mean(self.base.log_prob(z) + log_det))
+        self._finite(nll, "nll")
+        share = self.dtype(-1 / len(x))
+        dz = share * self.base.log_prob_grad(z)
+        dx = self.bijection.backward(dz, np.full_like(log_det, share), cache)
+        return nll, dx
+
+    def initialize(self, x: np.ndarray) -> None:
+        """Set the data-dependent parameters from one batch, before training, once."""
+        self._finite(self.bijection.initialize(self._checked(x)), "initialize")
+
+    def latents(self, x: np.ndarray) -> np.ndarray:
+        """z = bijection(x), (B, D)."""
+        return self._finite(self.bijection.forward(self._checked(x))[0], "latents")
+
+    def reconstruction_error(self, x: np.ndarray) -> float:
+        """max |x - inverse(forward(x))| over the batch: how invertible the flow is in its dtype."""
+        x = self._checked(x)
+        return float(np.max(np.abs(self.bijection.inverse(self.bijection.forward(x)[0])[0] - x)))
+
+    def _checked(self, x: np.ndarray) -> np.ndarray:
+        check_input(self, x)
+        if not np.isfinite(x).all():
+            raise ValueError(f"{self} expected finite numbers, got NaN or inf in its input")
+        return x.astype(self.dtype, copy=False)
+
+    def _finite(self, result, name: str):
+        if not np.isfinite(result).all():
+            raise FloatingPointError(f"{name} of a finite input is NaN or inf: {self} has diverged")
+        return result

@@ -1,0 +1,87 @@
+"""The hot loops, and the choice of who runs them.
+
+Floor 1. Two texts, three backends:
+
+    "numpy"  reference.py, vectorised NumPy
+    "loops"  loops.py as it stands: slow, for stepping through in a debugger
+    "numba"  loops.py compiled by Numba when first called, cached on disk (the default)
+
+Layers call `kernels.couple(...)` and the like through this module, never through names
+imported from it, so that `use` changes the kernels of every layer at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from types import FunctionType, TracebackType
+from typing import Any
+
+from minglow.kernels import loops, reference
+
+NAMES = [name for name, value in vars(loops).items() if isinstance(value, FunctionType)]
+BACKENDS = ("numpy", "loops", "numba")
+
+
+class use:
+    """Choose who runs the kernels: "numpy", "loops" or "numba".
+
+    `minglow.use("loops")` holds from then on; `with minglow.use("loops"): ...` holds until the
+    end of the block. Raises ValueError for another name, ImportError where Numba is missing.
+    """
+
+    def __init__(self, backend: str) -> None:
+        self.before = current()
+        _bind(backend)
+
+    def __enter__(self) -> use:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        _bind(self.before)
+
+
+def current() -> str:
+    """The backend in use."""
+    return _backend or _default()
+
+
+def _default() -> str:
+    disabled = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+    return "numba" if find_spec("numba") and not disabled else "numpy"
+
+
+def _bind(backend: str) -> None:
+    global _backend
+    if backend not in BACKENDS:
+        raise ValueError(f"expected a backend among {', '.join(BACKENDS)}, got {backend!r}")
+    find = {"numpy": reference.__dict__.get, "loops": loops.__dict__.get, "numba": _compiled}[backend]
+    globals().update({name: find(name) for name in NAMES})
+    _backend = backend
+
+
+def _compiled(name: str) -> Callable[..., Any]:
+    """loops.<name>, to be compiled when first called with each combination of types."""
+    if name not in _dispatchers:
+        import numba  # here, since importing it takes longer than all of minglow
+
+        function = getattr(loops, name)
+        try:
+            _dispatchers[name] = numba.njit(function, cache=True, error_model="numpy")
+        except RuntimeError:  # no folder that its cache could be written to
+            _dispatchers[name] = numba.njit(function, error_model="numpy")
+    return _dispatchers[name]
+
+
+_backend: str | None = None
+_dispatchers: dict[str, Callable[..., Any]] = {}
+
+
+def __getattr__(name: str) -> Any:
+    """Bind the default backend when a kernel is first asked for, not on import."""
+    if name not in NAMES or _backend is not None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _bind(_default())
+    return globals()[name]

@@ -1,0 +1,124 @@
+"""The kernels in vectorised NumPy: the text that defines what each of them computes.
+
+Floor 1; imports NumPy alone. Arrays are created with `*_like` and methods, never with
+`np.zeros(shape)`, so that an array library that answers NumPy's functions can run them too.
+
+Shapes: an image is (B, h, w, C); N is B * h * w, a row for each pixel; P is h * w.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def gather(x: np.ndarray, size: int) -> np.ndarray:
+    """Every pixel's size x size neighbourhood as a row: (B, h, w, C) -> (N, size*size*C).
+
+        patches[b, i, j][di, dj, c] = x[b, i + di - r, j + dj - r, c]        r = size // 2
+
+    Outside the image x is 0.
+    """
+    batch, height, width, channels = x.shape
+    patches = np.zeros_like(x, shape=(batch, height, width, size, size, channels))
+    for di, dj, here, there in _taps(height, width, size):
+        patches[(*here, di, dj)] = x[there]
+    return patches.reshape(-1, size * size * channels)
+
+
+def scatter(patches: np.ndarray, size: int, height: int, width: int) -> np.ndarray:
+    """The transpose of `gather`: add every neighbourhood back where it came from.
+
+        x[b, i + di - r, j + dj - r, c] += patches[b, i, j][di, dj, c]
+    """
+    patches = patches.reshape(-1, height, width, size, size, patches.shape[1] // size**2)
+    x = np.zeros_like(patches, shape=(*patches.shape[:3], patches.shape[-1]))
+    for di, dj, here, there in _taps(height, width, size):
+        x[there] += patches[(*here, di, dj)]
+    return x
+
+
+def _taps(height: int, width: int, size: int):
+    """For each tap, the pixels whose neighbour at that tap is inside, and those neighbours."""
+    for di in range(size):
+        for dj in range(size):
+            i, j, every = di - size // 2, dj - size // 2, slice(None)
+            here = every, slice(max(0, -i), height - max(0, i)), slice(max(0, -j), width - max(0, j))
+            there = every, slice(max(0, i), height - max(0, -i)), slice(max(0, j), width - max(0, -j))
+            yield di, dj, here, there
+
+
+def shift_scale(x: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """y = (x + shift) * scale for each channel; x: (N, C), shift and scale: (C,)."""
+    return (x + shift) * scale
+
+
+def shift_scale_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray):
+    """dx = dy * scale;  dshift = sum_n dx;  dlog_scale = sum_n dy * y.   (N, C), (C,), (C,)
+
+    Since dy/dlog_scale = (x + shift) * scale = y, the output is all that has to be kept.
+    """
+    dx = dy * scale
+    return dx, dx.sum(axis=0), np.einsum("nc,nc->c", dy, y)
+
+
+def shift_scale_relu(x: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """y = max(0, (x + shift) * scale); x: (N, C), shift and scale: (C,)."""
+    return np.maximum((x + shift) * scale, 0)
+
+
+def shift_scale_relu_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray):
+    """As shift_scale_backward, with dy where y > 0 and 0 elsewhere."""
+    return shift_scale_backward(dy * (y > 0), y, scale)
+
+
+def sigmoid_scale(raw: np.ndarray, floor: float):
+    """A scale between floor and 1, and the derivative of its logarithm; any shape.
+
+        s = sigmoid(raw + 2)
+        scale = floor + (1 - floor) * s              dscale/draw = (1 - floor) * s * (1 - s)
+        dlog_scale = dscale/draw / scale
+    """
+    e = np.exp(-np.abs(raw + 2))  # at most 1: no overflow on either side
+    s = np.where(raw + 2 >= 0, 1, e) / (1 + e)
+    scale = floor + (1 - floor) * s
+    dscale = (1 - floor) * e / (1 + e) ** 2
+    return scale, dscale / scale
+
+
+def couple(x: np.ndarray, shift: np.ndarray, scale: np.ndarray):
+    """y = (x + shift) * scale and log_det_b = sum log scale_b; all (B, P, C), log_det (B,)."""
+    return (x + shift) * scale, np.log(scale).sum(axis=(1, 2))
+
+
+def couple_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray, dlog_scale: np.ndarray,
+                    dlog_det: np.ndarray):
+    """The gradients of `couple`, with scale a function of raw; all (B, P, C), dlog_det (B,).
+
+        dx = dshift = dy * scale
+        draw = (dy * y + dlog_det_b) * dlog_scale            dlog_scale = dlog(scale)/draw
+    """
+    return dy * scale, (dy * y + dlog_det[:, None, None]) * dlog_scale
+
+
+def adam(value: np.ndarray, grad: np.ndarray, mean: np.ndarray, square: np.ndarray,
+         rate: float, beta1: float, beta2: float, epsilon: float) -> None:
+    """One Adam update in place; all (P,). `rate` and `epsilon` hold the bias corrections.
+
+        mean = beta1 mean + (1 - beta1) grad         square = beta2 square + (1 - beta2) grad^2
+        value -= rate * mean / (sqrt(square) + epsilon)
+    """
+    mean += (1 - beta1) * (grad - mean)
+    square += (1 - beta2) * (grad * grad - square)
+    value -= rate * mean / (np.sqrt(square) + epsilon)
+
+
+def adamax(value: np.ndarray, grad: np.ndarray, mean: np.ndarray, largest: np.ndarray,
+           rate: float, beta1: float, beta2: float, epsilon: float) -> None:
+    """One Adamax update in place; all (P,). `rate` holds the bias correction.
+
+        mean = beta1 mean + (1 - beta1) grad         largest = max(beta2 largest, |grad|)
+        value -= rate * mean / (largest + epsilon)
+    """
+    mean += (1 - beta1) * (grad - mean)
+    np.maximum(beta2 * largest, np.abs(grad), out=largest)
+    value -= rate * mean / (largest + epsilon)

@@ -1,0 +1,64 @@
+"""Activation normalisation: a shift and a scale for each channel. Floor 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minglow import kernels
+from minglow.arrays import check_input, pixels, rows
+from minglow.bijection import Bijection
+
+
+class ActNorm(Bijection):
+    r"""Shift and scale of every channel (Kingma & Dhariwal 2018, section 3.1).
+
+        y_bijc = (x_bijc + shift_c) * exp(log_scale_c)       shift, log_scale: (C,)
+
+    log_det   Every pixel of channel c is stretched by exp(log_scale_c):
+              log|det J| = h * w * sum_c log_scale_c, the same for all B samples.
+    backward  dL/dx     = dL/dy * exp(log_scale)
+              dL/dshift = sum_bij dL/dx
+              dL/dlog_scale = sum_bij dL/dy * y + (sum_b dL/dlog_det_b) * h * w
+                        since dy/dlog_scale = y
+    start     `initialize` gives each channel mean 0 and (biased) variance 1 over its batch. A
+              channel that is constant there gets log_scale = 0: it has no scale to correct.
+
+    Unlike batch normalisation it does not look at the batch again, and so stays a bijection of
+    each sample alone. The published code writes the scale as exp(3 * log_scale), which is the
+    same family of maps under a larger learning rate.
+    """
+
+    def __init__(self, channels: int, dtype: type = np.float32) -> None:
+        super().__init__()
+        self.add_param("shift", np.zeros(channels, dtype))
+        self.add_param("log_scale", np.zeros(channels, dtype))
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+        shift, log_scale = self.params["shift"], self.params["log_scale"]
+        check_input(self, x, len(shift))
+        y = kernels.shift_scale(rows(x), shift, np.exp(log_scale)).reshape(x.shape)
+        return y, np.broadcast_to(pixels(x) * log_scale.sum(), len(x)), y
+
+    def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
+        shift, log_scale = self.params["shift"], self.params["log_scale"]
+        check_input(self, y, len(shift))
+        return y * np.exp(-log_scale) - shift, y
+
+    def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
+        y = cache
+        scale = np.exp(self.params["log_scale"])
+        dx, dshift, dlog_scale = kernels.shift_scale_backward(rows(dy), rows(y), scale)
+        self.grads["shift"] += dshift
+        self.grads["log_scale"] += dlog_scale + dlog_det.sum() * pixels(y)
+        return dx.reshape(dy.shape)
+
+    def initialize(self, x: np.ndarray) -> np.ndarray:
+        check_input(self, x, len(self.params["shift"]))
+        mean, std = rows(x).mean(axis=0), rows(x).std(axis=0)
+        # A constant channel's std is rounding noise: relative to its values, or absolutely.
+        constant = std <= 1e-6 * np.maximum(1, np.abs(mean))
+        self.params["shift"][...] = -mean
+        self.params["log_scale"][...] = -np.log(np.where(constant, 1, std))
+        return self.forward(x)[0]

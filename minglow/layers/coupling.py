@@ -1,0 +1,134 @@
+"""Coupling layers: half of the channels decide how the other half moves. Floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minglow import kernels
+from minglow.arrays import check_even_channels, check_input, halves, join, zero_log_det
+from minglow.bijection import Bijection, Net
+
+Scale = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class AdditiveCoupling(Bijection):
+    r"""Additive coupling (Dinh et al. 2015, NICE, section 3.2).
+
+        x1, x2 = halves(x)                   net: (B, h, w, C/2) -> (B, h, w, C/2)
+        y1 = x1
+        y2 = x2 + net(x1)
+
+    log_det   dy/dx is block triangular, its diagonal blocks I and I: log|det J| = 0.
+    backward  dL/dx2 = dL/dy2
+              dL/dx1 = dL/dy1 + (dnet/dx1)^T dL/dy2
+    """
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+        self.children["net"] = net
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+        x1, x2 = _checked_halves(self, x)
+        h, net_cache = self.net.forward(x1)
+        return join(x1, x2 + h), zero_log_det(x), net_cache
+
+    def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
+        y1, y2 = _checked_halves(self, y)
+        h, net_cache = self.net.forward(y1)
+        return join(y1, y2 - h), net_cache
+
+    def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
+        net_cache = cache
+        dy1, dy2 = halves(dy)
+        return join(dy1 + self.net.backward(dy2, net_cache), dy2)
+
+    def initialize(self, x: np.ndarray) -> np.ndarray:
+        self.net.initialize(_checked_halves(self, x)[0])
+        return self.forward(x)[0]
+
+
+class AffineCoupling(Bijection):
+    r"""Affine coupling (Kingma & Dhariwal 2018, section 3.3 and table 1).
+
+        x1, x2 = halves(x)                   net: (B, h, w, C/2) -> (B, h, w, C)
+        shift, raw = halves(net(x1))
+        y1 = x1
+        y2 = (x2 + shift) * scale(raw)
+
+    log_det   dy/dx is block triangular, its diagonal blocks I and diag(scale):
+              log|det J_b| = sum over pixels and channels of log scale(raw_b).
+    backward  dL/dx2 = dL/dshift = dL/dy2 * scale
+              dL/draw_b = (dL/dy2 * y2 + dL/dlog_det_b) * dlog scale/draw
+                        since dy2/dlog scale = y2 and dlog_det/dlog scale = 1
+              dL/dx1 = dL/dy1 + (dnet/dx1)^T [dL/dshift, dL/draw]
+
+    The paper writes y2 = s * x2 + t; its published code, and this layer, shift first. The two
+    are one family: t = s * shift. `scale` is sigmoid_scale as in that code, or exp_scale as in
+    the paper, or any function from raw to (scale, dlog scale/draw).
+    """
+
+    def __init__(self, net: Net, scale: Scale | None = None) -> None:
+        super().__init__()
+        self.net, self.scale = net, scale or sigmoid_scale
+        self.children["net"] = net
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+        x1, x2 = _checked_halves(self, x)
+        shift, scale, dlog_scale, net_cache = self._condition(x1)
+        y2, log_det = kernels.couple(flat_pixels(x2), shift, scale)
+        return join(x1, y2.reshape(x2.shape)), log_det, (net_cache, y2, scale, dlog_scale)
+
+    def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
+        y1, y2 = _checked_halves(self, y)
+        shift, scale, dlog_scale, net_cache = self._condition(y1)
+        x2 = flat_pixels(y2) / scale - shift
+        return join(y1, x2.reshape(y2.shape)), (net_cache, flat_pixels(y2), scale, dlog_scale)
+
+    def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
+        net_cache, y2, scale, dlog_scale = cache
+        dy1, dy2 = halves(dy)
+        dx2, draw = kernels.couple_backward(flat_pixels(dy2), y2, scale, dlog_scale, dlog_det)
+        dshift, dx2 = dx2, dx2.reshape(dy2.shape)
+        dh = join(dshift, draw).reshape(*dy.shape)
+        return join(dy1 + self.net.backward(dh, net_cache), dx2)
+
+    def initialize(self, x: np.ndarray) -> np.ndarray:
+        self.net.initialize(_checked_halves(self, x)[0])
+        return self.forward(x)[0]
+
+    def _condition(self, x1: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
+        """What x1 says of the other half: shift, scale, dlog scale/draw, each (B, P, C/2)."""
+        h, net_cache = self.net.forward(x1)
+        shift, raw = halves(flat_pixels(h))
+        scale, dlog_scale = self.scale(raw)
+        return shift, scale, dlog_scale, net_cache
+
+
+def sigmoid_scale(raw: np.ndarray, floor: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
+    """scale = floor + (1 - floor) * sigmoid(raw + 2), and dlog scale/draw.
+
+    The published code's scale, with a floor: without one, dividing by sigmoid(-16) = 1e-7 loses
+    all digits of a float32. With it no inverse magnifies rounding more than 1/floor times.
+    The 2 starts the scale near 0.88.
+    """
+    return kernels.sigmoid_scale(raw, floor)
+
+
+def exp_scale(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """scale = exp(raw), and dlog scale/draw = 1: the paper's scale, which has no bounds."""
+    return np.exp(raw), np.ones_like(raw)
+
+
+def flat_pixels(x: np.ndarray) -> np.ndarray:
+    """(B, ..., C) as (B, P, C), a view; vectors have P = 1."""
+    return x.reshape(len(x), -1, x.shape[-1])
+
+
+def _checked_halves(layer: Bijection, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    check_input(layer, x)
+    check_even_channels(layer, x.shape[-1])
+    return halves(x)

@@ -1,0 +1,58 @@
+"""Dense layers, which on images are 1x1 convolutions, and perceptrons made of them. Floor 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minglow.arrays import check_input, rows
+from minglow.bijection import Net
+from minglow.nets.net import ReLU, Sequence
+
+
+class Dense(Net):
+    r"""The same matrix for every channel vector: a dense layer, or a 1x1 convolution of images.
+
+        y_n = x_n W + bias                   n runs over (B, h, w); W: (C_in, C_out)
+
+    backward  dL/dW = sum_n x_n^T dL/dy_n
+              dL/dbias = sum_n dL/dy_n
+              dL/dx_n = dL/dy_n W^T
+    start     W ~ N(0, std^2), by default 2 / C_in (He et al. 2015, equation 10); bias 0.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, bias: bool = True,
+                 std: float | None = None, rng: int | np.random.Generator | None = None,
+                 dtype: type = np.float32) -> None:
+        super().__init__()
+        std = np.sqrt(2 / channels_in) if std is None else std
+        shape = (channels_in, channels_out)
+        self.add_param("weight", (std * np.random.default_rng(rng).standard_normal(shape)).astype(dtype))
+        if bias:
+            self.add_param("bias", np.zeros(channels_out, dtype))
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        check_input(self, x, len(self.params["weight"]))
+        y = rows(x) @ self.params["weight"]
+        if "bias" in self.params:
+            y += self.params["bias"]
+        return y.reshape(*x.shape[:-1], -1), x
+
+    def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        x = cache
+        self.grads["weight"] += rows(x).T @ rows(dy)
+        if "bias" in self.params:
+            self.grads["bias"] += rows(dy).sum(axis=0)
+        return (rows(dy) @ self.params["weight"].T).reshape(x.shape)
+
+
+def mlp(channels_in: int, hidden: int, channels_out: int,
+        rng: int | np.random.Generator | None = None, dtype: type = np.float32) -> Sequence:
+    """A perceptron with two hidden layers for vectors; like conv_net it starts as the constant 0."""
+    rng = np.random.default_rng(rng)
+    return Sequence(
+        Dense(channels_in, hidden, rng=rng, dtype=dtype), ReLU(),
+        Dense(hidden, hidden, rng=rng, dtype=dtype), ReLU(),
+        Dense(hidden, channels_out, std=0.0, dtype=dtype),
+    )

@@ -1,0 +1,114 @@
+"""Conditioners in a row, and what stands between their matrix products. Floor 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minglow import kernels
+from minglow.arrays import check_input, rows
+from minglow.bijection import Net
+from minglow.layers.actnorm import ActNorm
+
+
+class Sequence(Net):
+    """Nets in a row; backward is the chain rule, last net first."""
+
+    def __init__(self, *nets: Net) -> None:
+        super().__init__()
+        self.nets = nets
+        self.children.update({str(i): net for i, net in enumerate(nets)})
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        caches = []
+        for net in self.nets:
+            x, cache = net.forward(x)
+            caches.append(cache)
+        return x, caches
+
+    def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        for net, net_cache in zip(reversed(self.nets), reversed(cache)):
+            dy = net.backward(dy, net_cache)
+        return dy
+
+    def initialize(self, x: np.ndarray) -> np.ndarray:
+        for net in self.nets:
+            x = net.initialize(x)
+        return x
+
+
+class ReLU(Net):
+    """y = max(0, x);  dL/dx = dL/dy where y > 0, and 0 elsewhere."""
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        y = np.maximum(x, 0)
+        return y, y
+
+    def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        y = cache
+        return dy * (y > 0)
+
+
+class NormReLU(Net):
+    """Actnorm, then ReLU: what follows each hidden convolution in Glow's published code.
+
+        y = max(0, (x + shift) * scale)              shift, scale: ActNorm's
+
+    backward  with dL/dy set to 0 where y = 0, the gradients are ActNorm's: they need y alone.
+    start     ActNorm's: every channel's input to the ReLU has mean 0 and variance 1.
+    """
+
+    def __init__(self, channels: int, dtype: type = np.float32) -> None:
+        super().__init__()
+        self.norm = ActNorm(channels, dtype)
+        self.children["norm"] = self.norm
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        shift, log_scale = self.norm.params["shift"], self.norm.params["log_scale"]
+        check_input(self, x, len(shift))
+        y = kernels.shift_scale_relu(rows(x), shift, np.exp(log_scale)).reshape(x.shape)
+        return y, y
+
+    def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        y = cache
+        scale = np.exp(self.norm.params["log_scale"])
+        dx, dshift, dlog_scale = kernels.shift_scale_relu_backward(rows(dy), rows(y), scale)
+        self.norm.grads["shift"] += dshift
+        self.norm.grads["log_scale"] += dlog_scale
+        return dx.reshape(dy.shape)
+
+    def initialize(self, x: np.ndarray) -> np.ndarray:
+        self.norm.initialize(x)
+        return self.forward(x)[0]
+
+
+class ShiftScale(Net):
+    """y = (x + shift) * exp(3 * log_scale): the end of a zero-start convolution.
+
+    The published code's form: shift and log_scale start at 0 and are not set from data; the 3
+    lets the output's scale move three times as fast as the weights.
+
+    backward  dL/dx = dL/dy * exp(3 * log_scale)
+              dL/dshift = sum dL/dx
+              dL/dlog_scale = 3 * sum dL/dy * y
+    """
+
+    def __init__(self, channels: int, dtype: type = np.float32) -> None:
+        super().__init__()
+        self.add_param("shift", np.zeros(channels, dtype))
+        self.add_param("log_scale", np.zeros(channels, dtype))
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        shift, scale = self.params["shift"], np.exp(3 * self.params["log_scale"])
+        check_input(self, x, len(shift))
+        y = kernels.shift_scale(rows(x), shift, scale).reshape(x.shape)
+        return y, y
+
+    def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        y = cache
+        scale = np.exp(3 * self.params["log_scale"])
+        dx, dshift, dlog_scale = kernels.shift_scale_backward(rows(dy), rows(y), scale)
+        self.grads["shift"] += dshift
+        self.grads["log_scale"] += 3 * dlog_scale
+        return dx.reshape(dy.shape)

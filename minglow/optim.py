@@ -1,0 +1,94 @@
+"""Adam, Adamax and what stands around them: arithmetic on flat vectors. Floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from minglow import kernels
+from minglow.params import FlatParams
+
+
+class Adam:
+    """Adam with bias correction (Kingma & Ba 2015, algorithm 1).
+
+        mean   <- beta1 mean + (1 - beta1) grad
+        square <- beta2 square + (1 - beta2) grad^2
+        value  <- value - rate * mean / (1 - beta1^t) / (sqrt(square / (1 - beta2^t)) + epsilon)
+    """
+
+    def __init__(self, flat: FlatParams, beta1: float = 0.9, beta2: float = 0.999,
+                 epsilon: float = 1e-8) -> None:
+        self.flat, self.beta1, self.beta2, self.epsilon = flat, beta1, beta2, epsilon
+        self.mean, self.second = np.zeros_like(flat.value), np.zeros_like(flat.value)
+        self.steps = 0
+
+    def step(self, rate: float) -> None:
+        """Move the parameters once against their gradient, at learning rate `rate`."""
+        self.steps += 1
+        # sqrt(square / c) + epsilon = (sqrt(square) + epsilon sqrt(c)) / sqrt(c)
+        root = (1 - self.beta2**self.steps) ** 0.5
+        kernels.adam(self.flat.value, self.flat.grad, self.mean, self.second,
+                     rate * root / (1 - self.beta1**self.steps), self.beta1, self.beta2,
+                     self.epsilon * root)
+
+
+class Adamax(Adam):
+    """Adamax (Kingma & Ba 2015, algorithm 2): the largest recent |gradient| for the root of squares.
+
+        mean    <- beta1 mean + (1 - beta1) grad
+        largest <- max(beta2 largest, |grad|)
+        value   <- value - rate / (1 - beta1^t) * mean / (largest + epsilon)
+    """
+
+    def step(self, rate: float) -> None:
+        """Move the parameters once against their gradient, at learning rate `rate`."""
+        self.steps += 1
+        kernels.adamax(self.flat.value, self.flat.grad, self.mean, self.second,
+                       rate / (1 - self.beta1**self.steps), self.beta1, self.beta2, self.epsilon)
+
+
+def clip_norm(grad: np.ndarray, largest: float) -> float:
+    """Shrink the gradient (P,) in place to norm `largest` if it is longer; return its norm before."""
+    norm = float(np.linalg.norm(grad))
+    if norm > largest:
+        grad *= grad.dtype.type(largest / norm)
+    return norm
+
+
+def warm_up_cosine(step: int, steps: int, warm_up: int) -> float:
+    """A factor of the learning rate: 0 to 1 over `warm_up` steps, then half a cosine down to 0."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + float(np.cos(np.pi * (step - warm_up) / max(1, steps - warm_up))))
+
+
+class PolyakAverage:
+    """An exponential average of the parameters (Polyak & Juditsky 1992), for evaluation.
+
+        average <- average + max(1 - decay, 1 / (t + 1)) * (value - average)
+
+    The second term makes it a plain mean while it is young, so that the start does not linger.
+    """
+
+    def __init__(self, flat: FlatParams, decay: float = 0.999) -> None:
+        self.flat, self.decay = flat, decay
+        self.average, self.steps = flat.value.copy(), 0
+
+    def update(self) -> None:
+        """Take in the parameters as they are now."""
+        self.steps += 1
+        weight = self.average.dtype.type(max(1 - self.decay, 1 / (self.steps + 1)))
+        self.average += weight * (self.flat.value - self.average)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Evaluate with the average in the parameters' place; they return at the end."""
+        value = self.flat.value.copy()
+        self.flat.value[...] = self.average
+        try:
+            yield
+        finally:
+            self.flat.value[...] = value
