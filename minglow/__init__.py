@@ -7,10 +7,48 @@ from minglow.distributions import StandardNormal
 from minglow.flow import Flow
 from minglow.kernels import use
 from minglow.layers import (
-    ActNorm, AdditiveCoupling, AffineCoupling, Flatten, InvConv1x1, InvConv1x1LU, Level, Reverse,
-    Shuffle, Squeeze, exp_scale, sigmoid_scale,
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    Flatten,
+    InvConv1x1,
+    InvConv1x1LU,
+    Level,
+    Reverse,
+    Shuffle,
+    Squeeze,
+    exp_scale,
+    sigmoid_scale,
 )
 from minglow.models import glow
 from minglow.params import FlatParams
+
+__all__ = [
+    "ActNorm",
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "Bijection",
+    "Chain",
+    "FlatParams",
+    "Flatten",
+    "Flow",
+    "InvConv1x1",
+    "InvConv1x1LU",
+    "Level",
+    "Module",
+    "Reverse",
+    "ReversibleChain",
+    "Shuffle",
+    "SingularWeightError",
+    "Squeeze",
+    "StandardNormal",
+    "bits_per_dim",
+    "dequantize",
+    "exp_scale",
+    "glow",
+    "quantize",
+    "sigmoid_scale",
+    "use",
+]
 
 __version__ = "0.1.0"

@@ -5,7 +5,12 @@ Floor 1; imports NumPy alone.
 
 from __future__ import annotations
 
+from math import log, log2
+from typing import TypeVar
+
 import numpy as np
+
+T = TypeVar("T", float, np.ndarray)
 
 
 def dequantize(images: np.ndarray, levels: int, rng: np.random.Generator,
@@ -41,7 +46,7 @@ def quantize(x: np.ndarray, levels: int) -> np.ndarray:
     return np.clip(np.floor((x + 0.5) * levels), 0, levels - 1).astype(np.uint8)
 
 
-def bits_per_dim(log_prob: np.ndarray, dims: int, levels: int) -> np.ndarray:
+def bits_per_dim(log_prob: T, dims: int, levels: int) -> T:
     """Turn log p(x) in nats, x dequantized by `dequantize`, into bits per dimension.
 
         bits/dim = -log p(x) / (D ln 2) + log2(levels)
@@ -49,4 +54,4 @@ def bits_per_dim(log_prob: np.ndarray, dims: int, levels: int) -> np.ndarray:
     The last term is the cells' volume, levels^-D: a probability is a density times a volume.
     A density of 1 on the whole cube costs log2(levels), as does guessing uniformly.
     """
-    return -log_prob / (dims * np.log(2.0)) + np.log2(levels)
+    return -log_prob / (dims * log(2)) + log2(levels)

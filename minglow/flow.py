@@ -5,12 +5,16 @@ Floor 2.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
 from minglow.arrays import check_input
 from minglow.bijection import Bijection, Module
 from minglow.distributions import StandardNormal
 from minglow.params import FlatParams
+
+T = TypeVar("T", float, np.ndarray)
 
 
 class Flow(Module):
@@ -80,7 +84,7 @@ class Flow(Module):
             raise ValueError(f"{self} expected finite numbers, got NaN or inf in its input")
         return x.astype(self.dtype, copy=False)
 
-    def _finite(self, result, name: str):
+    def _finite(self, result: T, name: str) -> T:
         if not np.isfinite(result).all():
             raise FloatingPointError(f"{name} of a finite input is NaN or inf: {self} has diverged")
         return result

@@ -12,12 +12,12 @@ def two_moons(n: int, rng: int | np.random.Generator | None = None) -> np.ndarra
     points = np.where(
         upper[:, None], np.c_[np.cos(angle), np.sin(angle)],
         np.c_[1 - np.cos(angle), 0.5 - np.sin(angle)],
-    ) - [0.5, 0.25]
-    return (points + 0.1 * rng.standard_normal((n, 2))).astype(np.float32)
+    )
+    return (points - np.array([0.5, 0.25]) + 0.1 * rng.standard_normal((n, 2))).astype(np.float32)
 
 
 def pinwheel(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:
-    """Five blades around the origin, each a long normal twisted by its distance (Johnson et al. 2016)."""
+    """Five blades around the origin: long normals, twisted by distance (Johnson et al. 2016)."""
     rng = np.random.default_rng(rng)
     radius = 1 + 0.3 * rng.standard_normal(n)
     across = 0.1 * rng.standard_normal(n)
@@ -30,8 +30,8 @@ def checkerboard(n: int, rng: int | np.random.Generator | None = None) -> np.nda
     """The eight dark fields of a 4 x 4 board over [-2, 2)^2, uniformly."""
     rng = np.random.default_rng(rng)
     column, pair = rng.integers(4, size=n), rng.integers(2, size=n)
-    corner = np.c_[column, 2 * pair + column % 2] - 2
-    return (corner + rng.random((n, 2))).astype(np.float32)
+    corner = np.stack([column, 2 * pair + column % 2], axis=1)
+    return (corner - 2 + rng.random((n, 2))).astype(np.float32)
 
 
 def eight_gaussians(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:

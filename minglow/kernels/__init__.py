@@ -54,18 +54,21 @@ def _default() -> str:
 
 
 def _bind(backend: str) -> None:
-    global _backend
+    global _backend  # noqa: PLW0603  the one choice that the whole process shares
     if backend not in BACKENDS:
         raise ValueError(f"expected a backend among {', '.join(BACKENDS)}, got {backend!r}")
-    find = {"numpy": reference.__dict__.get, "loops": loops.__dict__.get, "numba": _compiled}[backend]
-    globals().update({name: find(name) for name in NAMES})
+    for name in NAMES:
+        if backend == "numba":
+            globals()[name] = _compiled(name)
+        else:
+            globals()[name] = getattr(reference if backend == "numpy" else loops, name)
     _backend = backend
 
 
 def _compiled(name: str) -> Callable[..., Any]:
     """loops.<name>, to be compiled when first called with each combination of types."""
     if name not in _dispatchers:
-        import numba  # here, since importing it takes longer than all of minglow
+        import numba  # noqa: PLC0415  here, since it takes longer to import than all of minglow
 
         function = getattr(loops, name)
         try:

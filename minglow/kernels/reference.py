@@ -8,7 +8,12 @@ Shapes: an image is (B, h, w, C); N is B * h * w, a row for each pixel; P is h *
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+
+Arrays = tuple[np.ndarray, ...]
 
 
 def gather(x: np.ndarray, size: int) -> np.ndarray:
@@ -21,7 +26,7 @@ def gather(x: np.ndarray, size: int) -> np.ndarray:
     batch, height, width, channels = x.shape
     patches = np.zeros_like(x, shape=(batch, height, width, size, size, channels))
     for di, dj, here, there in _taps(height, width, size):
-        patches[(*here, di, dj)] = x[there]
+        patches[here + (di, dj)] = x[there]
     return patches.reshape(-1, size * size * channels)
 
 
@@ -33,11 +38,11 @@ def scatter(patches: np.ndarray, size: int, height: int, width: int) -> np.ndarr
     patches = patches.reshape(-1, height, width, size, size, patches.shape[1] // size**2)
     x = np.zeros_like(patches, shape=(*patches.shape[:3], patches.shape[-1]))
     for di, dj, here, there in _taps(height, width, size):
-        x[there] += patches[(*here, di, dj)]
+        x[there] += patches[here + (di, dj)]
     return x
 
 
-def _taps(height: int, width: int, size: int):
+def _taps(height: int, width: int, size: int) -> Iterator[tuple[Any, ...]]:
     """For each tap, the pixels whose neighbour at that tap is inside, and those neighbours."""
     for di in range(size):
         for dj in range(size):
@@ -52,7 +57,7 @@ def shift_scale(x: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarr
     return (x + shift) * scale
 
 
-def shift_scale_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray):
+def shift_scale_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray) -> Arrays:
     """dx = dy * scale;  dshift = sum_n dx;  dlog_scale = sum_n dy * y.   (N, C), (C,), (C,)
 
     Since dy/dlog_scale = (x + shift) * scale = y, the output is all that has to be kept.
@@ -66,12 +71,12 @@ def shift_scale_relu(x: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.
     return np.maximum((x + shift) * scale, 0)
 
 
-def shift_scale_relu_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray):
+def shift_scale_relu_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray) -> Arrays:
     """As shift_scale_backward, with dy where y > 0 and 0 elsewhere."""
     return shift_scale_backward(dy * (y > 0), y, scale)
 
 
-def sigmoid_scale(raw: np.ndarray, floor: float):
+def sigmoid_scale(raw: np.ndarray, floor: float) -> Arrays:
     """A scale between floor and 1, and the derivative of its logarithm; any shape.
 
         s = sigmoid(raw + 2)
@@ -85,13 +90,13 @@ def sigmoid_scale(raw: np.ndarray, floor: float):
     return scale, dscale / scale
 
 
-def couple(x: np.ndarray, shift: np.ndarray, scale: np.ndarray):
+def couple(x: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> Arrays:
     """y = (x + shift) * scale and log_det_b = sum log scale_b; all (B, P, C), log_det (B,)."""
     return (x + shift) * scale, np.log(scale).sum(axis=(1, 2))
 
 
 def couple_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray, dlog_scale: np.ndarray,
-                    dlog_det: np.ndarray):
+                    dlog_det: np.ndarray) -> Arrays:
     """The gradients of `couple`, with scale a function of raw; all (B, P, C), dlog_det (B,).
 
         dx = dshift = dy * scale

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
 
-from minglow.bijection import Bijection
+from minglow.bijection import Bijection, Net
 from minglow.chain import Chain, ReversibleChain
 from minglow.distributions import StandardNormal
 from minglow.flow import Flow
 from minglow.layers import (
-    ActNorm, AdditiveCoupling, AffineCoupling, Flatten, InvConv1x1, Level, Squeeze, exp_scale,
+    ActNorm,
+    AffineCoupling,
+    Flatten,
+    InvConv1x1,
+    Level,
+    Squeeze,
+    exp_scale,
 )
 from minglow.nets import Conv, Sequence, ShiftScale, conv_net, mlp
 
 
 def glow(shape: tuple[int, ...], levels: int = 2, steps: int = 8, hidden: int = 64, *,
-         permutation: type[Bijection] = InvConv1x1, coupling: type[Bijection] = AffineCoupling,
+         permutation: Callable[..., Bijection] = InvConv1x1,
+         coupling: Callable[[Net], Bijection] = AffineCoupling,
          reversible: bool = False, dtype: type = np.float32,
          rng: int | np.random.Generator | None = None) -> Flow:
     """Glow (Kingma & Dhariwal 2018, figure 2) for images (h, w, C) or vectors (C,).

@@ -1,0 +1,117 @@
+"""Save a flow's parameters to one file, and load them: atomic, verified, no pickle. Floor 2.
+
+A checkpoint is an uncompressed .npz: `parameters` (P,), each of the flow's constants, and
+`manifest`, JSON in bytes: the format's version, minglow's, the recipe that the flow was built
+by, every array's name, shape, dtype and SHA-256, and where each parameter lies in the vector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minglow.flow import Flow
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A file is not a checkpoint, is damaged, or doesn't fit the flow; the message names it."""
+
+
+class Checkpoint(NamedTuple):
+    """What a file holds: the recipe, and arrays by name."""
+
+    path: Path
+    recipe: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    parameters: dict[str, list[int]]  # name -> shape, in the order of the vector
+
+
+def save(path: str | Path, flow: Flow, recipe: dict[str, Any]) -> None:
+    """Write the flow to `path`; whatever stood there stays whole until the new file is.
+
+    recipe: whatever JSON can say that the flow can be built from again.
+    """
+    path, arrays = Path(path), _arrays(flow)
+    manifest = {
+        "format": FORMAT,
+        "recipe": recipe,
+        "arrays": {name: _description(array) for name, array in arrays.items()},
+        "parameters": {name: list(shape) for name, (_, shape) in flow.flat.where.items()},
+    }
+    arrays["manifest"] = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp",
+                                     delete=False) as file:
+        try:
+            np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read and verify a checkpoint. Raises CheckpointError that says what is wrong with which file."""
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        manifest = json.loads(arrays.pop("manifest").tobytes())
+        version, expected = manifest["format"], manifest["arrays"]
+        recipe, parameters = manifest["recipe"], manifest["parameters"]
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except Exception as error:  # damaged archives raise half a dozen kinds of exception
+        raise CheckpointError(f"{path}: not a minglow checkpoint, or damaged ({error})") from None
+    if version != FORMAT:
+        raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, got {version}")
+    if expected != {name: _description(array) for name, array in arrays.items()}:
+        raise CheckpointError(f"{path}: damaged, its arrays differ from its manifest")
+    return Checkpoint(path, recipe, arrays, parameters)
+
+
+def load(path: str | Path, flow: Flow) -> None:
+    """Read a checkpoint into a flow of the same shape; on CheckpointError the flow is untouched."""
+    restore(read(path), flow)
+
+
+def restore(checkpoint: Checkpoint, flow: Flow) -> None:
+    """Write a checkpoint's arrays into a flow of the same shape."""
+    here = {name: list(shape) for name, (_, shape) in flow.flat.where.items()}
+    if here != checkpoint.parameters:
+        differing = sorted(set(map(str, here.items())) ^ set(map(str, checkpoint.parameters.items())))
+        raise CheckpointError(f"{checkpoint.path}: holds another flow's parameters: "
+                              f"{', '.join(differing[:2])} differ")
+    targets = _arrays(flow)
+    for name, target in targets.items():
+        found = checkpoint.arrays.get(name)
+        if found is None or (found.shape, found.dtype) != (target.shape, target.dtype):
+            got = "none" if found is None else f"{found.dtype} {found.shape}"
+            raise CheckpointError(f"{checkpoint.path}: expected {name} as {target.dtype} "
+                                  f"{target.shape}, got {got}")
+    for name, target in targets.items():
+        target[...] = checkpoint.arrays[name]
+
+
+def _arrays(flow: Flow) -> dict[str, np.ndarray]:
+    """Everything of a flow that is saved, by name."""
+    constants = {
+        f"{path}.{name}": array
+        for path, module in flow.walk()
+        for name, array in module.constants.items()
+    }
+    return {"parameters": flow.flat.value, **constants}
+
+
+def _description(array: np.ndarray) -> list[Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return [list(array.shape), array.dtype.str, digest]

@@ -1,0 +1,120 @@
+"""The command line: train, sample, evaluate, interpolate, info. Floor 4.
+
+Whatever goes wrong is one line on stderr and a non-zero exit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import minglow
+from minglow import kernels
+from minglow.commands import (
+    COUPLINGS,
+    PERMUTATIONS,
+    run_evaluate,
+    run_info,
+    run_interpolate,
+    run_sample,
+    run_train,
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All that can be said on the command line."""
+    top = argparse.ArgumentParser(prog="minglow", description=minglow.__doc__)
+    top.add_argument("--version", action="version", version=f"minglow {minglow.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=run.__doc__, description=run.__doc__, epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub.set_defaults(run=run)
+        sub.add_argument("--backend", choices=kernels.BACKENDS, help="who runs the hot loops")
+        sub.add_argument("--seed", type=natural, default=0)
+        return sub
+
+    sub = command("train", run_train, "minglow train --data photos.npz -L 3 -K 8 --hidden 128")
+    add_data(sub, default="digits")
+    sub.add_argument("-K", dest="flow_steps", type=positive, default=8, help="flow steps in a level (8)")
+    sub.add_argument("-L", dest="levels", type=positive, default=2, help="levels (2)")
+    sub.add_argument("--hidden", type=positive, default=64, help="width of the conditioners (64)")
+    sub.add_argument("--permutation", choices=PERMUTATIONS, default="1x1")
+    sub.add_argument("--coupling", choices=COUPLINGS, default="affine")
+    sub.add_argument("--reversible", action="store_true", help="recompute activations: less memory")
+    sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    sub.add_argument("--steps", type=positive, default=3000, help="training steps (3000)")
+    sub.add_argument("--batch", type=positive, default=64, help="images in a step (64)")
+    sub.add_argument("--rate", type=float, default=2e-3, help="learning rate (0.002)")
+    sub.add_argument("--shift", type=float, default=1.0, help="largest random shift in pixels (1)")
+    sub.add_argument("--runs", default="runs", help="folder of all runs (runs)")
+    sub.add_argument("--name", help="folder of this run; by default the data's name and a number")
+
+    sub = command("sample", run_sample, "minglow sample runs/digits-1 -n 64 --temperature 0.8")
+    add_checkpoint(sub, out=True)
+    sub.add_argument("-n", dest="number", type=positive, default=80, help="how many (80)")
+    sub.add_argument("--temperature", type=float, default=0.8, help="of the latents' noise (0.8)")
+
+    sub = command("evaluate", run_evaluate, "minglow evaluate runs/digits-1")
+    add_checkpoint(sub)
+    add_data(sub)
+
+    sub = command("interpolate", run_interpolate, "minglow interpolate runs/digits-1 --pairs 4 --seed 3")
+    add_checkpoint(sub, out=True)
+    add_data(sub)
+    sub.add_argument("--pairs", type=positive, default=6, help="lines (6)")
+    sub.add_argument("--frames", type=positive, default=9, help="images in a line (9)")
+
+    add_checkpoint(command("info", run_info, "minglow info runs/digits-1"))
+    return top
+
+
+def add_checkpoint(sub: argparse.ArgumentParser, out: bool = False) -> None:
+    """Which model; and where a result goes."""
+    sub.add_argument("checkpoint", type=Path, help="a run's folder, or its model.npz")
+    if out:
+        sub.add_argument("--out", type=Path, help="file to write; by default a .png beside the model")
+
+
+def add_data(sub: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Which images, and how many values a pixel can take."""
+    sub.add_argument("--data", default=default,
+                     help="'digits', or a .npz or .npy file of uint8 images (N, h, w[, C])"
+                          + ("" if default else "; by default what the model was trained on"))
+    sub.add_argument("--grey-levels", type=positive, help="values that a pixel of a file can take (256)")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    args = parser().parse_args(argv)
+    try:
+        if args.backend:
+            minglow.use(args.backend)
+        args.run(args)
+    except (ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
+        print(f"minglow {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""A run's folder: its checkpoint, metrics.csv and pictures. Floor 3."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TextIO
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from minglow import checkpoint, plots
+from minglow.bits import dequantize, quantize
+from minglow.data import Images
+from minglow.flow import Flow
+from minglow.train import Progress
+
+CHECKPOINT = "model.npz"
+TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
+
+
+def new_folder(parent: str | Path, name: str | None, stem: str) -> Path:
+    """Make parent/name, or the first free parent/stem-1, stem-2, ...; never one that has content."""
+    parent = Path(parent)
+    if name is None:
+        taken = {path.name for path in parent.glob(f"{stem}-*")}
+        name = next(f"{stem}-{i}" for i in range(1, len(taken) + 2) if f"{stem}-{i}" not in taken)
+    folder = parent / name
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"expected a new run, got {folder}, which has content: choose another --name")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Recorder:
+    """Shows where training stands, and keeps it in metrics.csv; one call a step.
+
+    On a terminal a progress bar; elsewhere a key=value line for every evaluation.
+    """
+
+    def __init__(self, folder: Path, steps: int, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self.curve: list[tuple[int, float, float]] = []  # step, mean training bits, held-out bits
+        self.since: list[float] = []  # training bits since the last evaluation
+        self.start = perf_counter()
+        self.file = (folder / "metrics.csv").open("w", encoding="utf-8")
+        self.file.write(",".join((*Progress._fields, "seconds")) + "\n")
+        self.bar = tqdm(total=steps, unit="step", file=self.stream, dynamic_ncols=True,
+                        disable=not self.stream.isatty())
+
+    def __call__(self, progress: Progress) -> None:
+        """Take in one step."""
+        seconds = perf_counter() - self.start
+        fields = ("" if value is None else f"{value:.6g}" for value in (*progress, seconds))
+        self.file.write(",".join(fields) + "\n")
+        self.since.append(progress.bits)
+        self.bar.update()
+        if progress.held_out_bits is None:
+            return
+        bits, held_out = sum(self.since) / len(self.since), progress.held_out_bits
+        self.curve.append((progress.step, bits, held_out))
+        self.since.clear()
+        self.file.flush()
+        self.bar.set_postfix_str(f"bits/dim {bits:.3f}, held out {held_out:.3f}", refresh=False)
+        if self.bar.disable:
+            left = seconds / progress.step * (self.bar.total - progress.step)
+            print(f"step={progress.step} bits_per_dim={bits:.3f} held_out={held_out:.3f} "
+                  f"seconds={seconds:.1f} left={left:.0f}", file=self.stream, flush=True)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.bar.close()
+
+
+def finish(folder: Path, flow: Flow, images: Images, curve: list[tuple[int, float, float]],
+           recipe: dict[str, Any]) -> None:
+    """Write the checkpoint and the pictures of a run that is done."""
+    checkpoint.save(folder / CHECKPOINT, flow, recipe)
+    seed = recipe["seed"]
+    figures = {
+        "curves.png": plots.training_curves(curve, images.levels),
+        "samples.png": sample_sheet(flow, 80, 0.8, seed, images.levels),
+        "temperatures.png": temperature_strip(flow, seed, images.levels),
+        "interpolation.png": interpolation_strip(flow, images.held_out, images.levels),
+    }
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=150)
+
+
+def sample_images(flow: Flow, n: int, temperature: float, seed: int, levels: int) -> np.ndarray:
+    """n samples as integer images (n, h, w, C)."""
+    return quantize(flow.sample(n, seed, temperature), levels)
+
+
+def sample_sheet(flow: Flow, n: int, temperature: float, seed: int, levels: int) -> Figure:
+    """A sheet of n samples."""
+    images = sample_images(flow, n, temperature, seed, levels)
+    return plots.image_sheet(images, min(n, 16), levels, f"samples, temperature {temperature:g}")
+
+
+def temperature_strip(flow: Flow, seed: int, levels: int) -> Figure:
+    """The same latents at one temperature a line."""
+    lines = [sample_images(flow, 12, temperature, seed, levels) for temperature in TEMPERATURES]
+    return plots.image_sheet(np.concatenate(lines), 12, levels, "the same latents by temperature",
+                             [f"T = {temperature:g}" for temperature in TEMPERATURES])
+
+
+def interpolation_strip(flow: Flow, images: np.ndarray, levels: int, pairs: int = 6,
+                        frames: int = 9) -> Figure:
+    """From one image to another along a line between their latents, a pair a line.
+
+    images: integer images, of which the first 2 * pairs are the ends.
+    """
+    if len(images) < 2 * pairs or pairs < 1 or frames < 2:
+        raise ValueError(f"expected at least {2 * max(pairs, 1)} images and 2 frames, "
+                         f"got {len(images)} and {frames}")
+    x = dequantize(images[:2 * pairs], levels, np.random.default_rng(0), flow.dtype)
+    z = flow.latents(x)
+    share = np.linspace(0, 1, frames, dtype=flow.dtype)[:, None]
+    between = np.concatenate([a + share * (b - a) for a, b in zip(z[::2], z[1::2])])
+    frames_out = quantize(flow.bijection.inverse(between)[0], levels)
+    return plots.image_sheet(frames_out, frames, levels, "held-out images, and the latents between them")

@@ -1,0 +1,149 @@
+"""Both texts of every kernel, all backends, and the choice between them."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minglow
+from minglow import kernels
+from minglow.kernels import loops, reference
+
+seeds = st.integers(0, 2**32 - 1)
+sizes = st.integers(1, 4)
+
+
+def arguments(name, rng, b, h, w, c, dtype):
+    """Arguments of a kernel, drawn around values that flows meet."""
+
+    def normal(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    def positive(*shape):
+        return np.exp(normal(*shape))
+
+    rows, pixels, size = (b * h * w, c), (b, h * w, c), 2 * (b % 2) + 1
+    return {
+        "gather": lambda: (normal(b, h, w, c), size),
+        "scatter": lambda: (normal(b * h * w, size * size * c), size, h, w),
+        "shift_scale": lambda: (normal(*rows), normal(c), positive(c)),
+        "shift_scale_backward": lambda: (normal(*rows), normal(*rows), positive(c)),
+        "shift_scale_relu": lambda: (normal(*rows), normal(c), positive(c)),
+        "shift_scale_relu_backward": lambda: (normal(*rows), np.maximum(normal(*rows), 0), positive(c)),
+        "sigmoid_scale": lambda: (20 * normal(*pixels), 1e-3),
+        "couple": lambda: (normal(*pixels), normal(*pixels), positive(*pixels)),
+        "couple_backward": lambda: (
+            normal(*pixels), normal(*pixels), positive(*pixels), normal(*pixels), normal(b)),
+        "adam": lambda: (normal(c), normal(c), normal(c), positive(c), 1e-2, 0.9, 0.99, 1e-8),
+        "adamax": lambda: (normal(c), normal(c), normal(c), positive(c), 1e-2, 0.9, 0.99, 1e-8),
+    }[name]()
+
+
+def run(function, args):
+    """Results of a kernel, and its arrays afterwards: some kernels write in place."""
+    args = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
+    results = function(*args)
+    results = results if isinstance(results, tuple) else (results,)
+    return [array for array in (*results, *args) if isinstance(array, np.ndarray)]
+
+
+@pytest.mark.parametrize("name", kernels.NAMES)
+@pytest.mark.parametrize("backend", ["loops", "numba"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
+@given(seed=seeds, b=sizes, h=sizes, w=sizes, c=sizes)
+def test_every_backend_agrees_with_the_reference(name, backend, dtype, tolerance, seed, b, h, w, c):
+    args = arguments(name, np.random.default_rng(seed), b, h, w, c, dtype)
+    with minglow.use(backend):
+        found = run(getattr(kernels, name), args)
+    for array, expected in zip(found, run(getattr(reference, name), args)):
+        assert array.dtype == expected.dtype == dtype
+        scale = np.abs(expected).max(initial=0)
+        np.testing.assert_allclose(array, expected, rtol=tolerance, atol=tolerance * scale)
+
+
+def test_the_two_texts_have_the_same_functions_and_arguments():
+    def signatures(module):
+        return {
+            name: list(inspect.signature(function).parameters)
+            for name, function in vars(module).items()
+            if inspect.isfunction(function) and not name.startswith("_")
+        }
+
+    assert signatures(loops) == signatures(reference)
+    assert set(kernels.NAMES) == set(signatures(loops))
+
+
+def test_scatter_is_the_transpose_of_gather():
+    rng = np.random.default_rng(0)
+    x, patches = rng.standard_normal((2, 3, 4, 2)), rng.standard_normal((24, 18))
+    left = np.sum(reference.gather(x, 3) * patches)
+    right = np.sum(x * reference.scatter(patches, 3, 3, 4))
+    np.testing.assert_allclose(left, right, rtol=1e-12)
+
+
+def test_use_holds_from_then_on_or_for_a_block():
+    before = kernels.current()
+    with minglow.use("numpy"):
+        assert kernels.gather is reference.gather
+        with minglow.use("loops"):
+            assert kernels.gather is loops.gather
+        assert kernels.gather is reference.gather
+    assert kernels.current() == before
+    choice = minglow.use("loops")
+    assert kernels.current() == "loops"
+    choice.__exit__(None, None, None)
+
+
+def test_an_unknown_backend_is_named_and_changes_nothing():
+    before = kernels.current()
+    with pytest.raises(ValueError, match="among numpy, loops, numba, got 'torch'"):
+        minglow.use("torch")
+    assert kernels.current() == before
+
+
+def test_sigmoid_scale_stays_above_its_floor_and_finite():
+    raw = np.array([[[-1e4, -100.0, -14, 0, 14, 1e4]]])
+    scale, dlog_scale = reference.sigmoid_scale(raw, 1e-3)
+    assert np.all(scale >= 1e-3) and np.all(scale <= 1)
+    assert np.all(np.isfinite(dlog_scale))
+    np.testing.assert_allclose(scale[0, 0, 3], 1e-3 + 0.999 / (1 + np.exp(-2)), rtol=1e-14)
+
+
+def test_with_the_floor_float32_comes_back_whatever_the_scale():
+    raw = np.linspace(-40, 40, 801, dtype=np.float32)[None, :, None]
+    scale, _ = minglow.sigmoid_scale(raw)
+    x, shift = np.full_like(raw, 0.3), np.full_like(raw, 0.25)
+    y, _ = reference.couple(x, shift, scale)
+    assert np.max(np.abs(y / scale - shift - x)) <= 1e-4
+
+
+def python(code, **environment):
+    """Run code in a fresh interpreter; return what it printed."""
+    environment = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code], env=environment, check=True, text=True,
+                          capture_output=True).stdout.strip()
+
+
+def test_importing_compiles_nothing_and_leaves_heavy_packages_alone():
+    code = "import sys, minglow; print([m for m in ('numba', 'matplotlib', 'tqdm', 'torch') if m in sys.modules])"
+    assert python(code) == "[]"
+
+
+def test_without_the_compiler_numpy_is_the_default():
+    assert python("from minglow import kernels; print(kernels.current())", NUMBA_DISABLE_JIT="1") == "numpy"
+
+
+def test_compiled_kernels_do_without_a_folder_to_cache_in(tmp_path):
+    """Numba refuses to cache where it finds no folder to write to; kernels are compiled all the same."""
+    code = (
+        "import numba.core.caching as caching\n"
+        "caching.CacheImpl._locator_classes = []\n"
+        "import numpy as np\nfrom minglow import kernels\n"
+        "print(kernels.shift_scale(np.ones((1, 1)), np.ones(1), np.ones(1))[0, 0])"
+    )
+    assert python(code) == "2.0"

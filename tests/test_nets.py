@@ -1,0 +1,86 @@
+"""Conditioners: against brute force, and their backward passes against differences."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import check_backward, moved
+
+from minglow.nets import Conv, Dense, NormReLU, ReLU, Sequence, ShiftScale, conv_net, mlp
+
+F64 = {"dtype": np.float64}
+NETS = {
+    "Conv 3x3, few to many": (partial(Conv, 2, 5, **F64), (3, 4, 2)),
+    "Conv 3x3, many to few": (partial(Conv, 5, 2, **F64), (3, 2, 5)),
+    "Conv 3x3, one pixel": (partial(Conv, 5, 2, **F64), (1, 1, 5)),
+    "Conv 5x5": (partial(Conv, 2, 3, 5, **F64), (2, 3, 2)),
+    "Conv 1x1": (partial(Conv, 3, 2, 1, **F64), (2, 2, 3)),
+    "Dense on images": (partial(Dense, 3, 4, bias=False, **F64), (2, 3, 3)),
+    "Dense on vectors": (partial(Dense, 4, 3, **F64), (4,)),
+    "ReLU": (lambda rng: ReLU(), (2, 2, 3)),
+    "NormReLU": (lambda rng: NormReLU(3, np.float64), (2, 2, 3)),
+    "ShiftScale": (lambda rng: ShiftScale(3, np.float64), (2, 2, 3)),
+    "Sequence": (lambda rng: Sequence(Dense(2, 3, rng=rng, **F64), ReLU()), (2,)),
+    "conv_net": (partial(conv_net, 2, 6, 4, **F64), (3, 2, 2)),
+    "mlp": (partial(mlp, 3, 6, 4, **F64), (3,)),
+}
+seeds = st.integers(0, 2**32 - 1)
+
+
+@pytest.mark.parametrize("name", NETS)
+@given(seed=seeds)
+def test_backward_is_the_derivative(name, seed):
+    make, shape = NETS[name]
+    rng = np.random.default_rng(seed)
+    net = moved(make(rng=rng), rng)
+    check_backward(net, rng.standard_normal((3, *shape)), rng, bijection=False)
+
+
+@pytest.mark.parametrize(("channels_in", "channels_out", "size"), [(2, 5, 3), (5, 2, 3), (3, 3, 5), (4, 2, 1)])
+@given(seed=seeds, height=st.integers(1, 5), width=st.integers(1, 5))
+def test_convolution_is_the_sum_in_its_docstring(channels_in, channels_out, size, seed, height, width):
+    rng = np.random.default_rng(seed)
+    conv = Conv(channels_in, channels_out, size, std=1.0, rng=rng, **F64)
+    weight, r = conv.params["weight"], size // 2
+    x = rng.standard_normal((2, height, width, channels_in))
+    expected = np.zeros((2, height, width, channels_out))
+    for i in range(height):
+        for j in range(width):
+            for di in range(size):
+                for dj in range(size):
+                    if 0 <= i + di - r < height and 0 <= j + dj - r < width:
+                        expected[:, i, j] += x[:, i + di - r, j + dj - r] @ weight[di, dj]
+    np.testing.assert_allclose(conv.forward(x)[0], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [conv_net, mlp])
+def test_a_conditioner_starts_as_the_constant_zero(make):
+    net = make(2, 8, 4, rng=0)
+    x = np.random.default_rng(0).standard_normal((3, 2, 2, 2) if make is conv_net else (3, 2)).astype("f")
+    net.initialize(x)
+    y, _ = net.forward(x)
+    assert y.shape == (*x.shape[:-1], 4)
+    assert np.all(y == 0)
+
+
+def test_hidden_units_start_normalised():
+    rng = np.random.default_rng(0)
+    net = conv_net(2, 8, 4, rng=0, dtype=np.float64)
+    x = rng.standard_normal((5, 4, 4, 2)) * 3 + 1
+    net.initialize(x)
+    hidden, _ = net.nets[0].forward(x)
+    normalised, _, _ = net.nets[1].norm.forward(hidden)
+    np.testing.assert_allclose(normalised.mean(axis=(0, 1, 2)), 0, atol=1e-12)
+    np.testing.assert_allclose(normalised.var(axis=(0, 1, 2)), 1, rtol=1e-12)
+
+
+def test_an_even_kernel_has_no_centre():
+    with pytest.raises(ValueError, match="odd size, got 2"):
+        Conv(2, 2, 2)
+
+
+def test_a_convolution_wants_images():
+    with pytest.raises(ValueError, match=r"expected images \(B, h, w, 2\), got \(3, 2\)"):
+        Conv(2, 2).forward(np.zeros((3, 2)))
