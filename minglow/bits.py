@@ -39,6 +39,8 @@ def dequantize(images: np.ndarray, levels: int, rng: np.random.Generator,
 def quantize(x: np.ndarray, levels: int) -> np.ndarray:
     """The integer image whose cell holds x; values outside [-1/2, 1/2) go to the nearest.
 
+    Undoes dequantize, but for numbers within rounding of a cell's edge: some one in 10,000 of
+    float32 at 256 levels.
     Raises ValueError for NaN: it belongs to no cell.
     """
     if np.isnan(x).any():

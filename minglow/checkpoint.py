@@ -62,16 +62,17 @@ def save(path: str | Path, flow: Flow, recipe: dict[str, Any]) -> None:
 def read(path: str | Path) -> Checkpoint:
     """Read and verify a checkpoint. Raises CheckpointError that says what is wrong with which file."""
     path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         manifest = json.loads(arrays.pop("manifest").tobytes())
         version, expected = manifest["format"], manifest["arrays"]
         recipe, parameters = manifest["recipe"], manifest["parameters"]
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
     except Exception as error:  # damaged archives raise half a dozen kinds of exception
-        raise CheckpointError(f"{path}: not a minglow checkpoint, or damaged ({error})") from None
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointError(f"{path}: not a minglow checkpoint, or damaged ({reason})") from None
     if version != FORMAT:
         raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, got {version}")
     if expected != {name: _description(array) for name, array in arrays.items()}:

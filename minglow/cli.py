@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import minglow
 from minglow import kernels
@@ -24,9 +24,17 @@ from minglow.commands import (
 )
 
 
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was wrong and where help is; exit with 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """All that can be said on the command line."""
-    top = argparse.ArgumentParser(prog="minglow", description=minglow.__doc__)
+    top = Parser(prog="minglow", description=minglow.__doc__)
     top.add_argument("--version", action="version", version=f"minglow {minglow.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -113,6 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
         print(f"minglow {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"minglow {args.command}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -45,7 +45,18 @@ def load_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
 
 def load_data(name: str, grey_levels: int | None) -> data.Images:
     """The digits, or the images in a file."""
-    return data.digits() if name == "digits" else data.load_images(name, grey_levels or 256)
+    if name != "digits":
+        return data.load_images(name, grey_levels or 256)
+    if grey_levels not in (None, 17):
+        raise ValueError(f"expected 17 grey levels for the digits, got {grey_levels}")
+    return data.digits()
+
+
+def data_for(args: argparse.Namespace, recipe: dict[str, Any]) -> data.Images:
+    """The images that were asked for, or those that the model was trained on."""
+    if args.data:
+        return load_data(args.data, args.grey_levels)
+    return load_data(recipe["data"], recipe["grey_levels"])
 
 
 def run_train(args: argparse.Namespace) -> None:
@@ -71,7 +82,7 @@ def run_train(args: argparse.Namespace) -> None:
 def run_evaluate(args: argparse.Namespace) -> None:
     """Print held-out bits per dimension and the round-trip error."""
     flow, recipe = load_flow(args.checkpoint)
-    images = load_data(args.data or recipe["data"], args.grey_levels or recipe["grey_levels"])
+    images = data_for(args, recipe)
     report_quality(flow, images)
 
 
@@ -91,7 +102,7 @@ def run_sample(args: argparse.Namespace) -> None:
 def run_interpolate(args: argparse.Namespace) -> None:
     """Draw images between pairs of held-out ones."""
     flow, recipe = load_flow(args.checkpoint)
-    images = load_data(args.data or recipe["data"], args.grey_levels or recipe["grey_levels"])
+    images = data_for(args, recipe)
     order = np.random.default_rng(args.seed).permutation(len(images.held_out))
     held_out = images.held_out[order]
     figure = runs.interpolation_strip(flow, held_out, images.levels, args.pairs, args.frames)

@@ -45,6 +45,9 @@ class Flow(Module):
                temperature: float = 1.0) -> np.ndarray:
         """Draw n samples. The latents' noise is multiplied by `temperature`, in every level
         (Kingma & Dhariwal 2018, section 6)."""
+        if n < 1 or not 0 <= temperature < np.inf:
+            raise ValueError(f"expected at least 1 sample and a temperature of at least 0, "
+                             f"got {n} and {temperature}")
         z = self.base.sample(n, np.random.default_rng(rng), self.dtype)
         return self._finite(self.bijection.inverse(self.dtype(temperature) * z)[0], "sample")
 

@@ -59,9 +59,10 @@ def clip_norm(grad: np.ndarray, largest: float) -> float:
 
 
 def warm_up_cosine(step: int, steps: int, warm_up: int) -> float:
-    """A factor of the learning rate: 0 to 1 over `warm_up` steps, then half a cosine down to 0."""
+    """A factor of the learning rate at step 1 .. steps: up to 1 over `warm_up` steps, then half a
+    cosine down to 0."""
     if step < warm_up:
-        return (step + 1) / warm_up
+        return step / warm_up
     return 0.5 * (1 + float(np.cos(np.pi * (step - warm_up) / max(1, steps - warm_up))))
 
 

@@ -24,6 +24,8 @@ TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 def new_folder(parent: str | Path, name: str | None, stem: str) -> Path:
     """Make parent/name, or the first free parent/stem-1, stem-2, ...; never one that has content."""
     parent = Path(parent)
+    if name is not None and Path(name).name != name:
+        raise ValueError(f"expected the name of a folder in {parent}, got {name!r}")
     if name is None:
         taken = {path.name for path in parent.glob(f"{stem}-*")}
         name = next(f"{stem}-{i}" for i in range(1, len(taken) + 2) if f"{stem}-{i}" not in taken)
@@ -114,12 +116,11 @@ def interpolation_strip(flow: Flow, images: np.ndarray, levels: int, pairs: int 
                         frames: int = 9) -> Figure:
     """From one image to another along a line between their latents, a pair a line.
 
-    images: integer images, of which the first 2 * pairs are the ends.
+    images: integer images, of which the first 2 * pairs are the ends, again from the first where
+    there are fewer.
     """
-    if len(images) < 2 * pairs or pairs < 1 or frames < 2:
-        raise ValueError(f"expected at least {2 * max(pairs, 1)} images and 2 frames, "
-                         f"got {len(images)} and {frames}")
-    x = dequantize(images[:2 * pairs], levels, np.random.default_rng(0), flow.dtype)
+    ends = images[np.arange(2 * pairs) % len(images)]
+    x = dequantize(ends, levels, np.random.default_rng(0), flow.dtype)
     z = flow.latents(x)
     share = np.linspace(0, 1, frames, dtype=flow.dtype)[:, None]
     between = np.concatenate([a + share * (b - a) for a, b in zip(z[::2], z[1::2])])

@@ -33,16 +33,19 @@ def train(flow: Flow, images: Images, *, steps: int = 3000, batch: int = 64, rat
     rate     Adam's largest learning rate: it rises over `warm_up` steps and falls along a cosine
     clip     largest norm of the gradient
     decay    of the Polyak average, which every evaluation uses
-    shift    largest random shift of a training image, in pixels; 0 for none
+    shift    largest random shift of a training image, in pixels, made to half of them; 0 for none
     report   called with a Progress after every step; every `evaluate_every` steps and after the
              last with held_out_bits, in between with None
 
     The same arguments, flow and machine give the same result. Raises ValueError for images that
     the flow or `images.levels` doesn't fit, FloatingPointError if training diverges.
     """
+    if min(steps, batch) < 1 or not 0 < rate < np.inf or not 0 <= shift < np.inf:
+        raise ValueError(f"expected steps and batch of at least 1, rate above 0 and shift not "
+                         f"below 0, got {steps}, {batch}, {rate} and {shift}")
     rng = np.random.default_rng(seed)
     batches = random_batches(images.train, batch, rng)
-    flow.initialize(dequantize(images.train[:512], images.levels, rng, flow.dtype))
+    flow.initialize(dequantize(next(batches), images.levels, rng, flow.dtype))
     optimizer, average = Adam(flow.flat), PolyakAverage(flow.flat, decay)
     for step in range(1, steps + 1):
         shifted = random_shifts(next(batches), shift, rng)
@@ -62,7 +65,7 @@ def train(flow: Flow, images: Images, *, steps: int = 3000, batch: int = 64, rat
 
 
 def evaluate(flow: Flow, images: np.ndarray, levels: int, *, draws: int = 1, seed: int = 0,
-             batch: int = 256) -> float:
+             batch: int = 64) -> float:
     """Mean bits per dimension of integer images (N, h, w, C): an upper bound (see dequantize).
 
     `draws` independent dequantizations are averaged; with the same seed they are the same.
@@ -78,8 +81,8 @@ def evaluate(flow: Flow, images: np.ndarray, levels: int, *, draws: int = 1, see
 
 def random_batches(images: np.ndarray, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Batches without end: every image once in random order, then all again in another order."""
-    if len(images) == 0 or batch < 1:
-        raise ValueError(f"expected images and a batch of at least 1, got {len(images)} and {batch}")
+    if len(images) == 0:
+        raise ValueError("expected images to train on, got none")
     waiting = np.empty(0, int)
     while True:
         while len(waiting) < batch:

@@ -38,9 +38,10 @@ def test_backward_is_the_derivative(name, seed):
     check_backward(net, rng.standard_normal((3, *shape)), rng, bijection=False)
 
 
-@pytest.mark.parametrize(("channels_in", "channels_out", "size"), [(2, 5, 3), (5, 2, 3), (3, 3, 5), (4, 2, 1)])
+@pytest.mark.parametrize("widths_and_size", [(2, 5, 3), (5, 2, 3), (3, 3, 5), (4, 2, 1)])
 @given(seed=seeds, height=st.integers(1, 5), width=st.integers(1, 5))
-def test_convolution_is_the_sum_in_its_docstring(channels_in, channels_out, size, seed, height, width):
+def test_convolution_is_the_sum_in_its_docstring(widths_and_size, seed, height, width):
+    channels_in, channels_out, size = widths_and_size
     rng = np.random.default_rng(seed)
     conv = Conv(channels_in, channels_out, size, std=1.0, rng=rng, **F64)
     weight, r = conv.params["weight"], size // 2
@@ -58,7 +59,8 @@ def test_convolution_is_the_sum_in_its_docstring(channels_in, channels_out, size
 @pytest.mark.parametrize("make", [conv_net, mlp])
 def test_a_conditioner_starts_as_the_constant_zero(make):
     net = make(2, 8, 4, rng=0)
-    x = np.random.default_rng(0).standard_normal((3, 2, 2, 2) if make is conv_net else (3, 2)).astype("f")
+    shape = (3, 2, 2, 2) if make is conv_net else (3, 2)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     net.initialize(x)
     y, _ = net.forward(x)
     assert y.shape == (*x.shape[:-1], 4)

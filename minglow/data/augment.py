@@ -6,15 +6,16 @@ import numpy as np
 
 
 def random_shifts(images: np.ndarray, largest: float, rng: np.random.Generator) -> np.ndarray:
-    """Shift each image by its own random fraction of a pixel, up to `largest` along either axis.
+    """Shift every other image, at random, by its own part of `largest` pixels along either axis.
 
     images: (B, h, w, C) unsigned integers; the result is of the same kind. Values between pixels
-    are interpolated linearly and rounded to integers; what comes in at the border is 0.
+    are interpolated linearly and rounded to integers; what comes in at the border is 0. Half of
+    the images stay as they are, since interpolation blurs, and a density learns that, too.
     """
     batch, height, width, _ = images.shape
     margin = int(np.ceil(largest))
     padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-    offset = rng.uniform(-largest, largest, (2, batch, 1))
+    offset = rng.uniform(-largest, largest, (2, batch, 1)) * rng.integers(2, size=(batch, 1))
     taps = np.arange(-margin, margin + 1)
     down, across = np.maximum(0, 1 - np.abs(taps - offset)).astype(np.float32)  # (B, taps) each
     shifted = np.zeros(images.shape, np.float32)

@@ -33,7 +33,7 @@ def digits() -> Images:
 def load_images(path: str | Path, levels: int = 256) -> Images:
     """Images of the user's own, from a .npy or .npz file; every tenth of them is held out.
 
-    The array is (N, h, w) or (N, h, w, C), uint8, C at most 4; in a .npz it is the array called
+    The array is (N, h, w) or (N, h, w, C), uint8, C 1 or 3; in a .npz it is the array called
     `images`, or the only one. Raises ValueError that names the file for anything else, and for
     values of `levels` or more.
     """
@@ -46,10 +46,8 @@ def load_images(path: str | Path, levels: int = 256) -> Images:
     images = images if images.ndim == 4 else images[..., None]
     if len(images) < 2 or 0 in images.shape:
         raise ValueError(f"{path}: expected at least 2 images, got an array {images.shape}")
-    if images.shape[3] > 4:
-        raise ValueError(
-            f"{path}: expected channels last, at most 4, got {images.shape[3]} in {images.shape}"
-        )
+    if images.shape[3] not in (1, 3):
+        raise ValueError(f"{path}: expected 1 or 3 channels, and them last, got {images.shape}")
     if images.max() >= levels:
         raise ValueError(f"{path}: expected values below {levels} levels, got {images.max()}")
     every_tenth = np.arange(len(images)) % min(10, len(images)) == 0
@@ -57,21 +55,18 @@ def load_images(path: str | Path, levels: int = 256) -> Images:
 
 
 def _read_array(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
     try:
-        loaded = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            names = loaded.files
+            name = "images" if "images" in names else names[0] if len(names) == 1 else None
+            if name is not None:
+                return loaded[name]
     except Exception as error:  # np.load answers damage with half a dozen kinds of exception
-        raise ValueError(f"{path}: not a .npy or .npz file of numbers ({error})") from None
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        name = "images" if "images" in loaded.files else loaded.files[0] if loaded.files else None
-        if name is None or (name != "images" and len(loaded.files) > 1):
-            raise ValueError(
-                f"{path}: expected one array, or one called 'images', got {loaded.files}"
-            )
-        try:
-            return loaded[name]
-        except Exception as error:
-            raise ValueError(f"{path}: array {name!r} cannot be read ({error})") from None
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: not a .npy or .npz file of numbers ({reason})") from None
+    raise ValueError(f"{path}: expected one array, or one called 'images', got {names}")

@@ -33,12 +33,12 @@ class AdditiveCoupling(Bijection):
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         x1, x2 = _checked_halves(self, x)
-        h, net_cache = self.net.forward(x1)
+        h, net_cache = _condition(self, x1, x2.shape[-1])
         return join(x1, x2 + h), zero_log_det(x), net_cache
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
         y1, y2 = _checked_halves(self, y)
-        h, net_cache = self.net.forward(y1)
+        h, net_cache = _condition(self, y1, y2.shape[-1])
         return join(y1, y2 - h), net_cache
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
@@ -78,13 +78,13 @@ class AffineCoupling(Bijection):
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         x1, x2 = _checked_halves(self, x)
-        shift, scale, dlog_scale, net_cache = self._condition(x1)
+        shift, scale, dlog_scale, net_cache = self._shift_and_scale(x1, x2.shape[-1])
         y2, log_det = kernels.couple(flat_pixels(x2), shift, scale)
         return join(x1, y2.reshape(x2.shape)), log_det, (net_cache, y2, scale, dlog_scale)
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
         y1, y2 = _checked_halves(self, y)
-        shift, scale, dlog_scale, net_cache = self._condition(y1)
+        shift, scale, dlog_scale, net_cache = self._shift_and_scale(y1, y2.shape[-1])
         x2 = flat_pixels(y2) / scale - shift
         return join(y1, x2.reshape(y2.shape)), (net_cache, flat_pixels(y2), scale, dlog_scale)
 
@@ -100,9 +100,9 @@ class AffineCoupling(Bijection):
         self.net.initialize(_checked_halves(self, x)[0])
         return self.forward(x)[0]
 
-    def _condition(self, x1: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
-        """What x1 says of the other half: shift, scale, dlog scale/draw, each (B, P, C/2)."""
-        h, net_cache = self.net.forward(x1)
+    def _shift_and_scale(self, x1: np.ndarray, channels: int) -> tuple[Any, ...]:
+        """What x1 says of the other half: shift, scale, dlog scale/draw, each (B, P, channels)."""
+        h, net_cache = _condition(self, x1, 2 * channels)
         shift, raw = halves(flat_pixels(h))
         scale, dlog_scale = self.scale(raw)
         return shift, scale, dlog_scale, net_cache
@@ -126,6 +126,14 @@ def exp_scale(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def flat_pixels(x: np.ndarray) -> np.ndarray:
     """(B, ..., C) as (B, P, C), a view; vectors have P = 1."""
     return x.reshape(len(x), -1, x.shape[-1])
+
+
+def _condition(layer: AdditiveCoupling | AffineCoupling, x1: np.ndarray, channels: int) -> Any:
+    """The net's output for x1, of so many channels, and its cache."""
+    h, cache = layer.net.forward(x1)
+    if h.shape[-1] != channels:
+        raise ValueError(f"{layer} expected its net to give {channels} channels, got {h.shape[-1]}")
+    return h, cache
 
 
 def _checked_halves(layer: Bijection, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

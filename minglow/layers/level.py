@@ -21,7 +21,8 @@ class Flatten(Bijection):
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         check_input(self, x)
         if x.shape[1:] != self.shape:
-            raise ValueError(f"{self} expected an array of shape (B, *{self.shape}), got {x.shape}")
+            shape = ", ".join(map(str, self.shape))
+            raise ValueError(f"{self} expected an array of shape (B, {shape}), got {x.shape}")
         return x.reshape(len(x), -1), zero_log_det(x), None
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:

@@ -1,0 +1,214 @@
+"""The commands as their users run them, the pictures they leave, and what bad input gets."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+import minglow
+from minglow import data, runs
+from minglow.cli import main
+from minglow.commands import load_flow
+from minglow.plots import image_sheet, tile
+from minglow.train import Progress, evaluate, train
+
+SMALL = ["-K", "1", "-L", "1", "--hidden", "4", "--steps", "8", "--batch", "16"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run on the digits; training, not what it reaches, is its subject."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert main(["train", *SMALL, "--runs", str(folder), "--seed", "3"]) == 0
+    return folder / "digits-1"
+
+
+def said(capsys):
+    """The key=value lines of stdout."""
+    return dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+
+
+def is_png(path):
+    return path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_a_run_leaves_its_model_metrics_and_pictures(run):
+    names = {path.name for path in run.iterdir()}
+    pictures = {"curves.png", "samples.png", "temperatures.png", "interpolation.png"}
+    assert names == {"model.npz", "metrics.csv"} | pictures
+    assert all(is_png(run / name) for name in pictures)
+    with (run / "metrics.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [int(line["step"]) for line in lines] == list(range(1, 9))
+    assert all(np.isfinite(float(line["bits"])) for line in lines)
+    assert [line["held_out_bits"] != "" for line in lines] == [False] * 7 + [True]
+
+
+def test_evaluate_says_what_training_said(run, tmp_path, capsys):
+    arguments = [*SMALL, "--runs", str(tmp_path), "--seed", "3", "--name", "again"]
+    assert main(["train", *arguments]) == 0
+    trained = said(capsys)
+    assert main(["evaluate", str(run)]) == 0
+    evaluated = said(capsys)
+    assert evaluated == {key: trained[key] for key in evaluated}  # the same seed, the same run
+    assert float(evaluated["uniform_model"]) == pytest.approx(4.087, abs=1e-3)
+    assert float(evaluated["round_trip_error"]) < 1e-4
+
+
+def test_sample_follows_seed_and_temperature(run, tmp_path, capsys):
+    def sample(*options):
+        out = tmp_path / "a.npy"
+        assert main(["sample", str(run), "-n", "6", "--out", str(out), *options]) == 0
+        return np.load(out)
+
+    first = sample("--seed", "1")
+    assert first.shape == (6, 8, 8, 1) and first.dtype == np.uint8 and first.max() <= 16
+    np.testing.assert_array_equal(sample("--seed", "1"), first)
+    assert np.any(sample("--seed", "2") != first)
+    frozen = sample("--temperature", "0")
+    np.testing.assert_array_equal(frozen, np.broadcast_to(frozen[0], frozen.shape))
+    capsys.readouterr()
+    assert main(["sample", str(run / "model.npz")]) == 0
+    assert said(capsys) == {"samples": str(run / "samples-T0.8-seed0.png")}
+    assert is_png(run / "samples-T0.8-seed0.png")
+
+
+def test_interpolate_and_info(run, capsys):
+    assert main(["interpolate", str(run), "--pairs", "2", "--frames", "4"]) == 0
+    assert is_png(run / "interpolation-seed0.png")
+    capsys.readouterr()
+    assert main(["info", str(run)]) == 0
+    facts = said(capsys)
+    assert facts["levels"] == "1" and facts["hidden"] == "4" and facts["data"] == "digits"
+    assert int(facts["parameters"]) == load_flow(run)[0].flat.value.size
+
+
+@pytest.mark.parametrize("options", [
+    ["--permutation", "lu", "--coupling", "additive"], ["--permutation", "shuffle", "--reversible"],
+    ["--permutation", "reverse", "--dtype", "float64", "--backend", "numpy"]])
+def test_every_word_builds_a_flow_that_comes_back(options, tmp_path, capsys):
+    before = minglow.kernels.current()
+    assert main(["train", *SMALL, "--runs", str(tmp_path), *options]) == 0
+    minglow.use(before)
+    flow, recipe = load_flow(tmp_path / "digits-1")
+    held_out = float(said(capsys)["held_out_bits_per_dim"])
+    images = data.digits()
+    assert evaluate(flow, images.held_out, 17, draws=8) == pytest.approx(held_out, abs=6e-4)
+    assert recipe["grey_levels"] == 17
+
+
+def test_images_of_ones_own_in_colour(tmp_path, capsys):
+    pictures = np.random.default_rng(0).integers(0, 256, (12, 4, 8, 3), np.uint8)
+    np.save(tmp_path / "photos.npy", pictures)
+    path = str(tmp_path / "photos.npy")
+    assert main(["train", *SMALL, "--data", path, "--runs", str(tmp_path)]) == 0
+    assert main(["interpolate", str(tmp_path / "photos-1")]) == 0
+    facts = said(capsys)
+    assert float(facts["uniform_model"]) == 8 and facts["images"] == "10"
+
+
+def test_runs_are_numbered_and_never_overwritten(tmp_path):
+    for expected in "a-1", "a-2":
+        folder = runs.new_folder(tmp_path, None, "a")
+        assert folder == tmp_path / expected
+        (folder / "model.npz").touch()
+    (tmp_path / "empty").mkdir()
+    assert runs.new_folder(tmp_path, "empty", "a") == tmp_path / "empty"
+    with pytest.raises(ValueError, match="a-1, which has content: choose another --name"):
+        runs.new_folder(tmp_path, "a-1", "a")
+    with pytest.raises(ValueError, match=r"name of a folder in .*, got '\.\./a'"):
+        runs.new_folder(tmp_path, "../a", "a")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_bar_and_a_file_gets_lines(tmp_path):
+    shown = {}
+    for kind in Terminal, io.StringIO:
+        stream = kind()
+        with runs.Recorder(tmp_path, 2, stream) as recorder:
+            recorder(Progress(1, 4.0, 1.0, None))
+            recorder(Progress(2, 3.0, 1.0, 3.25))
+        shown[kind] = stream.getvalue()
+        assert recorder.curve == [(2, 3.5, 3.25)]
+    assert "2/2" in shown[Terminal] and "bits/dim 3.500, held out 3.250" in shown[Terminal]
+    line = shown[io.StringIO]
+    assert line.startswith("step=2 bits_per_dim=3.500 held_out=3.250 seconds=") and line.count("\n") == 1
+
+
+BAD = {
+    "no command": ([], "COMMAND"),
+    "unknown command": (["fly"], "invalid choice: 'fly'"),
+    "steps": (["train", "--steps", "0"], "whole number of at least 1, got '0'"),
+    "depth": (["train", "-K", "two"], "whole number of at least 1, got 'two'"),
+    "levels": (["train", "-L", "4"], "divisible by 2^levels = 16, got shape (8, 8, 1)"),
+    "rate": (["train", "--rate", "-1"], "rate above 0"),
+    "nan": (["train", "--rate", "nan"], "rate above 0"),
+    "backend": (["train", "--backend", "torch"], "invalid choice: 'torch'"),
+    "grey levels": (["train", "--grey-levels", "9"], "expected 17 grey levels for the digits, got 9"),
+    "data": (["train", "--data", "missing.npz"], "missing.npz: no such file"),
+    "checkpoint": (["evaluate", "missing"], "missing: no such file"),
+    "folder": (["sample", "."], "model.npz: no such file"),
+    "text": (["info", "text"], "text: not a minglow checkpoint"),
+    "temperature": (["sample", "RUN", "--temperature", "-1"], "temperature of at least 0"),
+    "out": (["sample", "RUN", "--out", "missing/a.png"], "No such file or directory: 'missing/a.png'"),
+    "format": (["sample", "RUN", "--out", "a.xyz"], "'xyz' is not supported"),
+    "other images": (["evaluate", "RUN", "--data", "photos.npy"], "expected an array of shape"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_line_and_a_failing_exit(name, run, tmp_path, monkeypatch, capsys):
+    arguments, message = BAD[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").write_text("text")
+    np.save(tmp_path / "photos.npy", np.zeros((3, 4, 4, 1), np.uint8))
+    try:
+        status = main([str(run) if word == "RUN" else word for word in arguments])
+    except SystemExit as exit:
+        status = exit.code
+    shown = capsys.readouterr().err
+    assert status not in (0, None)
+    assert message in shown and shown.count("\n") == 1, shown
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minglow.cli.run_info", interrupted)
+    assert main(["info", "x"]) == 130
+    assert capsys.readouterr().err == "minglow info: interrupted\n"
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "interpolate", "info"])
+def test_every_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([command, "--help"])
+    assert exit.value.code == 0
+    assert f"example:\n  minglow {command} " in capsys.readouterr().out
+
+
+def test_training_lowers_held_out_bits_and_leaves_the_average():
+    images = data.digits()
+    flow = minglow.glow((8, 8, 1), levels=2, steps=2, hidden=8, rng=0)
+    seen = []
+    train(flow, images, steps=120, rate=1e-2, warm_up=20, evaluate_every=40, report=seen.append)
+    assert [progress.step for progress in seen] == list(range(1, 121))
+    held_out = [p.held_out_bits for p in seen if p.held_out_bits is not None]
+    assert len(held_out) == 3 and held_out[-1] < held_out[0] - 0.3 and held_out[-1] < np.log2(17)
+    assert evaluate(flow, images.held_out, 17) == held_out[-1]  # the last report was of what is left
+
+
+def test_tiles_stand_in_reading_order_and_gaps_are_empty():
+    images = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1).repeat(2, axis=2)
+    picture = tile(images, 2, 3)
+    gap = np.nan
+    expected = [[0, 0, gap, 0.5, 0.5], [gap] * 5, [1, 1, gap, gap, gap]]
+    np.testing.assert_array_equal(picture, expected)
+    colour = image_sheet(np.zeros((2, 2, 2, 3), np.uint8), 2, 256, line_labels=["a"])
+    assert colour.axes[0].get_yticklabels()[0].get_text() == "a"

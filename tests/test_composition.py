@@ -1,0 +1,149 @@
+"""Chains that store and chains that recompute, flat parameters, and whole flows."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from properties import clear, moved
+
+import minglow as mg
+from minglow.optim import Adam
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def glow(dtype=np.float64, steps=8, size=0.05, **options):
+    flow = mg.glow((8, 8, 1), levels=2, steps=steps, hidden=8, dtype=dtype, rng=0, **options)
+    moved(flow, np.random.default_rng(1), size)
+    return flow
+
+
+def images(n, dtype=np.float64, seed=2):
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, (n, 8, 8, 1)).astype(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-10)])
+@given(seed=seeds)
+@settings(max_examples=5)
+def test_a_reversible_flow_has_the_stored_flows_gradients(dtype, tolerance, seed):
+    stored, reversible = glow(dtype), glow(dtype, reversible=True)
+    x = images(4, dtype, seed)
+    nll, dx = stored.nll_and_grad(x)
+    same_nll, same_dx = reversible.nll_and_grad(x)
+    assert same_nll == nll
+    np.testing.assert_allclose(same_dx, dx, rtol=tolerance, atol=tolerance * np.abs(dx).max())
+    for path in stored.flat.where:
+        expected = stored.flat.view(stored.flat.grad, path)
+        found = reversible.flat.view(reversible.flat.grad, path)
+        error = np.linalg.norm(found - expected)
+        assert error <= tolerance * np.linalg.norm(expected), path
+
+
+def test_a_reversible_chain_keeps_one_array():
+    chain = mg.ReversibleChain(*(mg.ActNorm(2) for _ in range(5)))
+    y, _, cache = chain.forward(np.ones((1, 2), np.float32))
+    assert cache is y
+
+
+@pytest.mark.parametrize("coupling", [mg.AffineCoupling, mg.AdditiveCoupling])
+@pytest.mark.parametrize("permutation", [mg.InvConv1x1, mg.InvConv1x1LU, mg.Shuffle, mg.Reverse])
+def test_a_deep_flow_comes_back(permutation, coupling):
+    flow = glow(permutation=permutation, coupling=coupling)
+    assert flow.reconstruction_error(images(16)) <= 1e-10
+    single = glow(np.float32, permutation=permutation, coupling=coupling)
+    assert single.reconstruction_error(images(16, np.float32)) <= 1e-4
+
+
+def test_views_share_memory_with_the_flat_vectors_after_a_step():
+    flow = glow(np.float32, steps=2)
+    before = flow.flat.value.copy()
+    flow.initialize(images(8, np.float32))
+    flow.nll_and_grad(images(8, np.float32))
+    Adam(flow.flat).step(1e-3)
+    assert np.any(flow.flat.value != before)
+    for path, module in flow.walk():
+        for name, value in module.params.items():
+            place = f"{path}.{name}"
+            part, shape = flow.flat.where[place]
+            assert np.shares_memory(value, flow.flat.value[part]) and value.shape == shape
+            assert np.shares_memory(module.grads[name], flow.flat.grad[part])
+            np.testing.assert_array_equal(value, flow.flat.view(flow.flat.value, place))
+    assert sum(part.stop - part.start for part, _ in flow.flat.where.values()) == flow.flat.value.size
+
+
+def test_parameters_of_two_dtypes_are_refused():
+    chain = mg.Chain(mg.ActNorm(2, np.float32), mg.ActNorm(2, np.float64))
+    with pytest.raises(ValueError, match=r"one dtype, got \['float32', 'float64'\]"):
+        mg.FlatParams(chain)
+
+
+def test_nll_is_the_mean_of_log_prob_and_its_gradient_follows_it():
+    flow, x = glow(), images(5)
+    nll, dx = flow.nll_and_grad(x)
+    np.testing.assert_allclose(nll, -flow.log_prob(x).mean(), rtol=1e-12)
+    direction, h = np.random.default_rng(3).standard_normal(x.shape), 1e-6
+    ahead, behind = (-flow.log_prob(x + t * direction).mean() for t in (h, -h))
+    np.testing.assert_allclose(np.sum(dx * direction), (ahead - behind) / (2 * h), rtol=1e-6)
+
+
+def test_an_affine_flow_is_its_closed_form_gaussian():
+    rng = np.random.default_rng(0)
+    chain = mg.Chain(mg.ActNorm(2, np.float64), mg.InvConv1x1(2, rng, np.float64))
+    flow = moved(mg.Flow(chain, mg.StandardNormal((2,))), rng, 0.5)
+    actnorm, conv = chain.layers
+    to_latent = conv.params["weight"] * np.exp(actnorm.params["log_scale"])
+    covariance = np.linalg.inv(to_latent.T @ to_latent)
+    x, mean = rng.standard_normal((6, 2)), -actnorm.params["shift"]
+    quadratic = np.einsum("bi,ij,bj->b", x - mean, np.linalg.inv(covariance), x - mean)
+    expected = -0.5 * quadratic - 0.5 * np.log(np.linalg.det(2 * np.pi * covariance))
+    np.testing.assert_allclose(flow.log_prob(x), expected, rtol=1e-10)
+    samples = flow.sample(200_000, rng=1, temperature=0.5)
+    np.testing.assert_allclose(samples.mean(axis=0), mean, atol=0.02 * np.sqrt(covariance.max()))
+    np.testing.assert_allclose(np.cov(samples.T), 0.25 * covariance, atol=0.01 * covariance.max())
+
+
+def test_a_two_dimensional_flow_integrates_to_one():
+    flow = moved(mg.glow((2,), levels=1, steps=3, hidden=8, dtype=np.float64, rng=0),
+                 np.random.default_rng(1), 0.1)
+    axis = np.linspace(-12, 12, 1201)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    density = np.exp(np.concatenate([flow.log_prob(part) for part in np.array_split(grid, 20)]))
+    assert abs(density.sum() * (axis[1] - axis[0]) ** 2 - 1) <= 1e-5
+
+
+def test_temperature_multiplies_the_latents_of_every_level():
+    flow = glow()
+    cold, warm = (flow.latents(flow.sample(3, rng=5, temperature=t)) for t in (0.5, 1.0))
+    np.testing.assert_allclose(cold, 0.5 * warm, atol=1e-9)
+    assert warm.shape == (3, 64)
+
+
+def test_initialize_normalises_every_flow_step():
+    flow = mg.glow((8, 8, 1), steps=3, hidden=8, dtype=np.float64, rng=0)
+    x = images(64)
+    flow.initialize(x)
+    squeezed, _, _ = flow.bijection.steps.layers[0].forward(x)
+    y, _, _ = flow.bijection.steps.layers[1].forward(squeezed)
+    np.testing.assert_allclose(y.mean(axis=(0, 1, 2)), 0, atol=1e-12)
+    np.testing.assert_allclose(y.var(axis=(0, 1, 2)), 1, rtol=1e-12)
+
+
+def test_forward_does_not_initialize_again():
+    layer = mg.ActNorm(2, np.float64)
+    layer.initialize(np.array([[1.0, 2.0], [3.0, 5.0]]))
+    other = np.array([[10.0, -7.0], [0.0, 4.0]])
+    before = {name: value.copy() for name, value in layer.params.items()}
+    layer.forward(other)
+    for name, value in layer.params.items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_gradients_accumulate_over_batches():
+    flow, x = glow(), images(6)
+    clear(flow)
+    flow.nll_and_grad(x)
+    whole = flow.flat.grad.copy()
+    flow.flat.grad[...] = 0
+    flow.nll_and_grad(x[:3])
+    flow.nll_and_grad(x[3:])
+    np.testing.assert_allclose(flow.flat.grad / 2, whole, rtol=1e-9, atol=1e-9 * np.abs(whole).max())

@@ -1,0 +1,180 @@
+"""Bad input gets one clear error that says what was expected and what came."""
+
+import numpy as np
+import pytest
+
+import minglow as mg
+from minglow.nets import Dense, conv_net, mlp
+
+
+def images(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def affine(channels=4):
+    return mg.AffineCoupling(conv_net(channels // 2, 4, channels, rng=0))
+
+
+LAYERS = {
+    "ActNorm": mg.ActNorm(4), "InvConv1x1": mg.InvConv1x1(4, 0), "InvConv1x1LU": mg.InvConv1x1LU(4, 0),
+    "Shuffle": mg.Shuffle(4, 0), "Reverse": mg.Reverse(4), "AffineCoupling": affine(),
+    "AdditiveCoupling": mg.AdditiveCoupling(conv_net(2, 4, 2, rng=0)), "Squeeze": mg.Squeeze(),
+    "Chain": mg.Chain(mg.ActNorm(4)), "ReversibleChain": mg.ReversibleChain(mg.ActNorm(4)),
+    "Flatten": mg.Flatten((2, 2, 4)),
+}
+every_layer = pytest.mark.parametrize("name", LAYERS)
+both_ways = pytest.mark.parametrize("direction", ["forward", "inverse"])
+
+
+@every_layer
+@both_ways
+def test_wrong_rank(name, direction):
+    with pytest.raises(ValueError, match=r"expected .*\(B, .*got \(4,\)"):
+        getattr(LAYERS[name], direction)(images(4))
+
+
+@every_layer
+@both_ways
+def test_an_empty_batch(name, direction):
+    shape = (0, 16) if (name, direction) == ("Flatten", "inverse") else (0, 2, 2, 4)
+    with pytest.raises(ValueError, match="at least one sample, got an empty array"):
+        getattr(LAYERS[name], direction)(images(*shape))
+
+
+@every_layer
+def test_integers(name):
+    with pytest.raises(ValueError, match="expected float32 or float64, got uint8; minglow\\.dequantize"):
+        LAYERS[name].forward(np.zeros((1, 2, 2, 4), np.uint8))
+
+
+@pytest.mark.parametrize("name", ["ActNorm", "InvConv1x1", "InvConv1x1LU", "Shuffle", "Reverse"])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@both_ways
+def test_another_number_of_channels(name, channels, direction):
+    """One channel would broadcast silently; fewer would index silently."""
+    message = rf"{name} expected .*\(B, \.\.\., 4\), got \(1, 2, 2, {channels}\)"
+    with pytest.raises(ValueError, match=message):
+        getattr(LAYERS[name], direction)(images(1, 2, 2, channels))
+
+
+@pytest.mark.parametrize("name", ["AffineCoupling", "AdditiveCoupling"])
+@both_ways
+def test_channels_that_do_not_halve_or_do_not_fit_the_net(name, direction):
+    with pytest.raises(ValueError, match="even number of channels to halve, got 3"):
+        getattr(LAYERS[name], direction)(images(1, 2, 2, 3))
+    with pytest.raises(ValueError, match=r"expected .*\(B, \.\.\., 2\), got \(1, 2, 2, 3\)"):
+        getattr(LAYERS[name], direction)(images(1, 2, 2, 6))
+
+
+@pytest.mark.parametrize(("kind", "outputs"), [(mg.AffineCoupling, 2), (mg.AdditiveCoupling, 1)])
+@both_ways
+def test_a_net_of_the_wrong_width(kind, outputs, direction):
+    """An output of one channel would broadcast silently."""
+    layer = kind(mlp(2, 4, 1, rng=0))
+    with pytest.raises(ValueError, match=rf"net to give {2 * outputs} channels, got 1"):
+        getattr(layer, direction)(images(3, 4))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2, 1), (1, 2, 3, 1), (1, 4)])
+def test_squeeze_wants_even_images(shape):
+    with pytest.raises(ValueError, match=r"Squeeze expected images .* even height and width, got"):
+        mg.Squeeze().forward(images(*shape))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2, 6), (1, 4)])
+def test_unsqueeze_wants_four_times_the_channels(shape):
+    with pytest.raises(ValueError, match=r"Squeeze expected images \(B, h, w, 4C\), got"):
+        mg.Squeeze().inverse(images(*shape))
+
+
+def test_level_says_how_many_latents_it_wants():
+    with pytest.raises(ValueError, match="even number of channels to halve, got 3"):
+        mg.Level(mg.Chain(), mg.Flatten((1,)), (3,))
+    level = mg.Level(mg.Chain(), mg.Flatten((2, 2, 2)), (2, 2, 4))
+    with pytest.raises(ValueError, match=r"expected .*\(B, \.\.\., 8\), got"):
+        level.inverse(images(1, 15))
+    with pytest.raises(ValueError, match=r"Flatten expected .* \(B, 2, 2, 2\), got \(1, 2, 4, 2\)"):
+        level.forward(images(1, 2, 4, 4))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite(value):
+    flow = mg.glow((4, 4, 1), levels=1, steps=1, hidden=4, rng=0)
+    x = images(2, 4, 4, 1)
+    x[1, 2, 3, 0] = value
+    methods = (
+        flow.log_prob, flow.nll_and_grad, flow.initialize, flow.latents, flow.reconstruction_error)
+    for method in methods:
+        with pytest.raises(ValueError, match="Flow expected finite numbers, got NaN or inf"):
+            method(x)
+    with pytest.raises(ValueError, match="at least one sample"):
+        flow.log_prob(x[:0])
+
+
+def test_a_flow_that_has_diverged_says_so():
+    flow = mg.glow((4, 4, 1), levels=1, steps=1, hidden=4, rng=0)
+    flow.bijection.layers[1].params["log_scale"][...] = 1000
+    with np.errstate(all="ignore"):
+        for method in (flow.log_prob, flow.nll_and_grad, flow.latents):
+            with pytest.raises(FloatingPointError, match="NaN or inf: Flow has diverged"):
+                method(images(1, 4, 4, 1) + 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_weight_that_cannot_be_inverted_names_its_layer(dtype):
+    flow = mg.glow((4, 4, 1), levels=1, steps=1, hidden=4, dtype=dtype, rng=0)
+    weight = flow.bijection.layers[2].params["weight"]
+    weight[...] = 0
+    name = r"InvConv1x1 at bijection\.2"
+    x, z = np.ones((1, 4, 4, 1), dtype), np.ones((1, 16), dtype)
+    with pytest.raises(mg.SingularWeightError, match=name):
+        flow.log_prob(x)
+    with pytest.raises(mg.SingularWeightError, match=name):
+        flow.bijection.inverse(z)
+    weight[...] = np.ones((4, 4)) + np.finfo(dtype).eps * np.eye(4)
+    with pytest.raises(mg.SingularWeightError, match=f"{name}: its weight is singular"):
+        flow.bijection.inverse(z)
+
+
+def test_lu_factors_that_cannot_be_inverted():
+    layer = mg.InvConv1x1LU(4, 0)
+    layer.params["log_s"][0] = -200
+    with pytest.raises(mg.SingularWeightError, match="InvConv1x1LU: its weight is singular"):
+        layer.inverse(images(1, 2, 2, 4))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
+def test_a_constant_channel_starts_finite(dtype, value):
+    layer = mg.ActNorm(2, dtype)
+    x = np.random.default_rng(0).standard_normal((50, 3, 3, 2)).astype(dtype)
+    x[..., 1] = value
+    y = layer.initialize(x)
+    assert layer.params["log_scale"][1] == 0
+    np.testing.assert_allclose(y[..., 1], 0, atol=1e-5 * max(1, value))
+    np.testing.assert_allclose(y[..., 0].std(), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"shape": (6, 8, 1)}, r"divisible by 2\^levels = 4, got shape \(6, 8, 1\)"),
+    ({"shape": (8, 8)}, r"expected images \(h, w, C\)"),
+    ({"shape": (4,), "levels": 2}, "vectors of an even length and levels=1"),
+    ({"shape": (3,), "levels": 1}, r"got shape \(3,\)"),
+    ({"shape": (8, 8, 1), "steps": 0}, "at least 1, got 2, 0 and 64"),
+])
+def test_a_glow_that_cannot_be_built(options, message):
+    with pytest.raises(ValueError, match=message):
+        mg.glow(**options)
+
+
+def test_a_dense_layer_of_another_width():
+    with pytest.raises(ValueError, match=r"Dense expected .*\(B, \.\.\., 3\), got \(2, 4\)"):
+        Dense(3, 2).forward(images(2, 4))
+
+
+def test_a_contract_that_is_not_kept_names_the_missing_method():
+    for method, arguments in (("forward", 1), ("inverse", 1), ("backward", 3)):
+        with pytest.raises(NotImplementedError, match=f"Bijection has no {method}"):
+            getattr(mg.Bijection(), method)(*[None] * arguments)
+
+
