@@ -23,8 +23,8 @@ class Progress(NamedTuple):
     held_out_bits: float | None  # of the images held out, under the averaged parameters
 
 
-def train(flow: Flow, images: Images, *, steps: int = 3000, batch: int = 64, rate: float = 2e-3,
-          warm_up: int = 200, clip: float = 100.0, decay: float = 0.998, shift: float = 1.0,
+def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rate: float = 0.01,
+          warm_up: int = 200, clip: float = 100.0, decay: float = 0.999, shift: float = 1.0,
           seed: int = 0, evaluate_every: int = 100,
           report: Callable[[Progress], None] = lambda progress: None) -> None:
     """Maximise the likelihood of `images.train`; leave the averaged parameters in `flow`.

@@ -32,10 +32,10 @@ def imports(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "minglow":
             parts = tuple(node.module.split(".")[1:])
-            if parts:
-                yield parts
-            for alias in node.names if not parts else ():
-                yield (alias.name,) if alias.name in FLOOR else ()
+            for alias in node.names:
+                file = PACKAGE.joinpath(*parts, alias.name)
+                is_module = file.is_dir() or file.with_suffix(".py").exists()
+                yield (*parts, alias.name) if is_module else parts
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "minglow":
