@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("train", run_train, "minglow train --data photos.npz -L 3 -K 8 --hidden 128")
     add_data(sub, default="digits")
-    sub.add_argument("-K", dest="flow_steps", type=positive, default=12, help="flow steps in a level (12)")
+    sub.add_argument("-K", dest="flow_steps", type=positive, default=12, help="flow steps a level (12)")
     sub.add_argument("-L", dest="levels", type=positive, default=2, help="levels (2)")
     sub.add_argument("--hidden", type=positive, default=32, help="width of the conditioners (32)")
     sub.add_argument("--permutation", choices=PERMUTATIONS, default="1x1")

@@ -61,7 +61,8 @@ def training_curves(curve: Sequence[tuple[int, float, float]], levels: int) -> F
     uniform = np.log2(levels)
     axes.axhline(uniform, color="0.5", linestyle=":", label=f"uniform model, {uniform:.2f}")
     axes.plot(steps, bits, color="#0072B2", label="training batches")
-    axes.plot(steps, held_out_bits, color="#D55E00", label=f"held out, {held_out_bits[-1]:.2f} at the end")
+    at_the_end = f"held out, {held_out_bits[-1]:.2f} at the end"
+    axes.plot(steps, held_out_bits, color="#D55E00", label=at_the_end)
     axes.set_ylim(0.9 * min(*bits, *held_out_bits), 1.1 * uniform)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step")
