@@ -87,12 +87,15 @@ def check_log_det(layer, x):
 
 
 def check_slope(gradient, f, rng):
-    """<gradient, v> against the slope of f along a random unit vector v; f takes a displacement.
+    """<gradient, v> against the slope of f along a unit vector v; f takes a displacement.
 
-    The tolerance is relative to the gradient's length, since a single slope can be near 0, with
-    no more absolute room than the differences' own rounding.
+    v is half random, half along the gradient: a random direction alone is now and then orthogonal
+    to it, and then says nothing of its length. The tolerance is relative to that length, with no
+    more absolute room than the differences' own rounding.
     """
     v = rng.standard_normal(gradient.shape)
+    v *= np.copysign(1 / np.linalg.norm(v), np.sum(v * gradient))
+    v += gradient / max(np.linalg.norm(gradient), 1e-300)
     v /= np.linalg.norm(v)
     expected, found = slope(lambda t: f(t * v)), np.sum(gradient * v)
     tolerance = 1e-6 * max(np.linalg.norm(gradient), abs(expected)) + 1e-9 * (1 + abs(f(0 * v)))
