@@ -36,6 +36,10 @@ class Flow(Module):
         for path, module in self.walk():
             module.path = path
 
+    def __reduce__(self) -> tuple[type[Flow], tuple[Bijection, StandardNormal]]:
+        """Copies and pickles are built anew: a copied view would not be a view of the copied vector."""
+        return Flow, (self.bijection, self.base)
+
     def log_prob(self, x: np.ndarray) -> np.ndarray:
         """log p(x_b) of each sample, (B,), in nats."""
         z, log_det, _ = self.bijection.forward(self._checked(x))

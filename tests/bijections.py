@@ -1,4 +1,4 @@
-"""The one list of bijections that every property test runs over.
+"""The lists of bijections and of conditioners that every property test runs over.
 
 To add a layer, add a line: a name, a constructor of (shape, rng, dtype), and the shapes of one
 sample that it takes. Shapes hold at most 16 numbers, so that a Jacobian can be had by brute force.
@@ -6,13 +6,21 @@ sample that it takes. Shapes hold at most 16 numbers, so that a Jacobian can be 
 
 from functools import partial
 
+import numpy as np
+
 import minglow as mg
 from minglow.models.glow import split_prior
-from minglow.nets import conv_net, mlp
+from minglow.nets import Conv, Dense, NormReLU, ReLU, Sequence, ShiftScale, conv_net, mlp
 
-VECTORS = [(2,), (4,), (6,)]
-IMAGES = [(1, 1, 2), (2, 2, 2), (1, 3, 4), (3, 2, 2), (2, 2, 4), (4, 1, 2)]
-SQUEEZABLE = [(2, 2, 1), (2, 4, 2), (4, 2, 1), (4, 4, 1), (2, 2, 3)]
+VECTORS = [(2,), (4,), (6,), (8,)]
+IMAGES = [
+    (1, 1, 2), (1, 1, 4), (1, 2, 2), (2, 1, 4), (2, 2, 2), (1, 3, 4), (3, 2, 2), (2, 2, 4), (4, 1, 2),
+]
+ALL = VECTORS + IMAGES
+SQUEEZABLE = [
+    (2, 2, 1), (2, 2, 2), (2, 2, 3), (2, 2, 4), (2, 4, 1), (4, 2, 1), (2, 4, 2), (4, 2, 2), (2, 6, 1),
+    (6, 2, 1), (2, 8, 1), (8, 2, 1), (4, 4, 1),
+]
 
 
 def net(shape, outputs, rng, dtype):
@@ -52,27 +60,44 @@ def level(shape, rng, dtype):
 
 def glow(shape, rng, dtype, **options):
     levels = 2 if shape == (4, 4, 1) else 1
-    return mg.glow(shape, levels, steps=2, hidden=5, rng=rng, dtype=dtype, **options).bijection
+    return mg.glow(shape, levels, steps=1, hidden=4, rng=rng, dtype=dtype, **options).bijection
 
 
 BIJECTIONS = {
-    "ActNorm": (actnorm, VECTORS + IMAGES),
-    "InvConv1x1": (channels(mg.InvConv1x1), VECTORS + IMAGES),
-    "InvConv1x1LU": (channels(mg.InvConv1x1LU), VECTORS + IMAGES),
-    "Shuffle": (channels(mg.Shuffle), VECTORS + IMAGES),
-    "Reverse": (channels(mg.Reverse), VECTORS + IMAGES),
-    "AdditiveCoupling": (additive, VECTORS + IMAGES),
-    "AffineCoupling": (affine, VECTORS + IMAGES),
-    "AffineCoupling, exp": (partial(affine, scale=mg.exp_scale), VECTORS + IMAGES),
-    "split prior": (prior, IMAGES),
+    "ActNorm": (actnorm, ALL),
+    "InvConv1x1": (channels(mg.InvConv1x1), ALL),
+    "InvConv1x1LU": (channels(mg.InvConv1x1LU), ALL),
+    "Shuffle": (channels(mg.Shuffle), ALL),
+    "Reverse": (channels(mg.Reverse), ALL),
+    "AdditiveCoupling": (additive, ALL),
+    "AffineCoupling": (affine, ALL),
+    "AffineCoupling, exp": (partial(affine, scale=mg.exp_scale), ALL),
+    "split prior": (prior, [*IMAGES, (2, 3, 2), (3, 1, 4), (5, 1, 2)]),
     "Squeeze": (lambda shape, rng, dtype: mg.Squeeze(), SQUEEZABLE),
-    "Flatten": (lambda shape, rng, dtype: mg.Flatten(shape), VECTORS + IMAGES),
-    "Chain": (step, VECTORS + IMAGES),
-    "ReversibleChain": (partial(step, chain=mg.ReversibleChain), VECTORS + IMAGES),
-    "Level": (level, VECTORS + IMAGES),
+    "Flatten": (lambda shape, rng, dtype: mg.Flatten(shape), ALL),
+    "Chain": (step, ALL),
+    "ReversibleChain": (partial(step, chain=mg.ReversibleChain), ALL),
+    "Level": (level, ALL),
     "glow": (glow, [(4,), *SQUEEZABLE]),
     "glow, LU, additive": (
         partial(glow, permutation=mg.InvConv1x1LU, coupling=mg.AdditiveCoupling), [(4,), *SQUEEZABLE]),
     "glow, shuffle, reversible": (
         partial(glow, permutation=mg.Shuffle, reversible=True), [(4,), *SQUEEZABLE]),
+}
+
+F64 = {"dtype": np.float64}
+NETS = {
+    "Conv 3x3, few to many": (partial(Conv, 2, 5, **F64), (3, 4, 2)),
+    "Conv 3x3, many to few": (partial(Conv, 5, 2, **F64), (3, 2, 5)),
+    "Conv 3x3, one pixel": (partial(Conv, 5, 2, **F64), (1, 1, 5)),
+    "Conv 5x5": (partial(Conv, 2, 3, 5, **F64), (2, 3, 2)),
+    "Conv 1x1": (partial(Conv, 3, 2, 1, **F64), (2, 2, 3)),
+    "Dense on images": (partial(Dense, 3, 4, bias=False, **F64), (2, 3, 3)),
+    "Dense on vectors": (partial(Dense, 4, 3, **F64), (4,)),
+    "ReLU": (lambda rng: ReLU(), (2, 2, 3)),
+    "NormReLU": (lambda rng: NormReLU(3, np.float64), (2, 2, 3)),
+    "ShiftScale": (lambda rng: ShiftScale(3, np.float64), (2, 2, 3)),
+    "Sequence": (lambda rng: Sequence(Dense(2, 3, rng=rng, **F64), ReLU()), (2,)),
+    "conv_net": (partial(conv_net, 2, 6, 4, **F64), (3, 2, 2)),
+    "mlp": (partial(mlp, 3, 6, 4, **F64), (3,)),
 }

@@ -4,18 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from properties import clear, moved
 
 import minglow as mg
 from minglow.optim import Adam
+from minglow.testing import moved
 
 seeds = st.integers(0, 2**32 - 1)
 
 
 def glow(dtype=np.float64, steps=8, size=0.05, **options):
     flow = mg.glow((8, 8, 1), levels=2, steps=steps, hidden=8, dtype=dtype, rng=0, **options)
-    moved(flow, np.random.default_rng(1), size)
-    return flow
+    return moved(flow, 1, size)
 
 
 def images(n, dtype=np.float64, seed=2):
@@ -90,7 +89,7 @@ def test_an_affine_flow_is_its_closed_form_gaussian():
     rng = np.random.default_rng(0)
     chain = mg.Chain(mg.ActNorm(2, np.float64), mg.InvConv1x1(2, rng, np.float64))
     flow = moved(mg.Flow(chain, mg.StandardNormal((2,))), rng, 0.5)
-    actnorm, conv = chain.layers
+    actnorm, conv = flow.bijection.layers
     to_latent = conv.params["weight"] * np.exp(actnorm.params["log_scale"])
     covariance = np.linalg.inv(to_latent.T @ to_latent)
     x, mean = rng.standard_normal((6, 2)), -actnorm.params["shift"]
@@ -140,7 +139,7 @@ def test_forward_does_not_initialize_again():
 
 def test_gradients_accumulate_over_batches():
     flow, x = glow(), images(6)
-    clear(flow)
+    flow.flat.grad[...] = 0
     flow.nll_and_grad(x)
     whole = flow.flat.grad.copy()
     flow.flat.grad[...] = 0

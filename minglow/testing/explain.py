@@ -1,0 +1,104 @@
+"""From wrong numbers to the usual mistake behind them. Floor 2."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minglow.arrays import pixels
+
+
+class BrokenPromise(AssertionError):
+    """A bijection doesn't keep the contract; the message says which promise, where, and why."""
+
+
+def broken(promise: str, where: str, found: object, expected: object, cause: str) -> BrokenPromise:
+    """The error that explains itself."""
+    text = f"{promise} is broken at {where}: found {_show(found)}, expected {_show(expected)}."
+    return BrokenPromise(f"{text} {cause}".strip())
+
+
+def fixed_ratio(found: np.ndarray, expected: np.ndarray) -> float | None:
+    """r, if found = r * expected throughout, else None."""
+    found, expected = np.ravel(found).astype(float), np.ravel(expected).astype(float)
+    size = np.sum(expected * expected)
+    if not np.all(np.isfinite(found)) or size == 0:
+        return None
+    ratio = np.sum(found * expected) / size
+    fixed = np.allclose(found, ratio * expected, rtol=1e-5, atol=1e-7 * size**0.5)
+    return float(ratio) if fixed else None
+
+
+def cause_of_log_det(found: np.ndarray, expected: np.ndarray, x: np.ndarray) -> str:
+    """What a wrong log_det, (B,), usually comes from."""
+    count, batch = pixels(x), len(x)
+    if np.allclose(found, 0) and not np.allclose(expected, 0):
+        return "log_det is 0 although the map changes volume: it was left out."
+    if batch > 1 and np.allclose(found, expected.sum(), rtol=1e-5):
+        return "It is the sum over the batch: log_det is one number for each sample, never summed."
+    if batch > 1 and np.allclose(found, expected.mean(), rtol=1e-5):
+        return "It is the mean over the batch: log_det is one number for each sample."
+    return cause_of_ratio(fixed_ratio(found, expected), count, batch, "log_det") or (
+        "Its ratio to the expected one differs from sample to sample: often a term is missing, or it is "
+        "taken from the wrong half or the wrong intermediate.")
+
+
+def cause_of_ratio(ratio: float | None, count: int, batch: int, what: str) -> str:
+    """What a quantity that is off by one factor throughout usually comes from; "" if there is none."""
+    if ratio is None:
+        return ""
+    if abs(ratio) < 1e-6:
+        return f"It is 0: {what} was left out."
+    if abs(ratio + 1) < 1e-6:
+        inverse = ", as of the inverse map" if what == "log_det" else ""
+        return f"The sign of {what} is wrong{inverse}."
+    for factor, name, advice in (
+        (count, "h*w", "every one of the h*w pixels counts, once"),
+        (batch, "B", "a layer neither sums nor averages over the batch, the loss does"),
+    ):
+        if factor > 1 and abs(ratio * factor - 1) < 1e-6:
+            return f"Off by a factor {name} = {factor}: {advice}."
+        if factor > 1 and abs(ratio / factor - 1) < 1e-6:
+            return f"{name} = {factor} times too large: {advice}."
+    return f"Off by a factor {ratio:.6g} throughout."
+
+
+def cause_of_gradient(parts: dict[str, tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> str:
+    """What a wrong gradient usually comes from.
+
+    parts: "dy" and "dlog_det" -> (found, expected) along several directions, with the other
+    cotangent 0: backward is linear in the two.
+    """
+    sentences = []
+    for name, (found, expected) in parts.items():
+        scale = max(np.max(np.abs(value)) for pair in parts.values() for value in pair)
+        if np.allclose(found, expected, rtol=1e-5, atol=1e-7 * scale):
+            continue
+        cause = cause_of_ratio(fixed_ratio(found, expected), pixels(x), len(x), f"the part from {name}")
+        sentences.append(
+            f"The part from {name} is wrong. " + (cause or (
+                "It bears no fixed ratio to the expected one: often a transpose (W for W^T, W^-1 for "
+                "W^-T), swapped halves, a term left out, or a stale cache.")))
+    return " ".join(sentences) or "Each part alone is right, their sum is wrong: is backward linear?"
+
+
+def cause_of_inverse(found: np.ndarray, expected: np.ndarray) -> str:
+    """What a wrong inverse usually comes from."""
+    error = float(np.max(np.abs(found - expected)))
+    middle = expected.shape[-1] // 2
+    swapped = np.roll(found, middle, axis=-1)
+    if expected.shape[-1] % 2 == 0 and np.allclose(swapped, expected, atol=1e-6):
+        return "The halves are swapped."
+    if error < 1e-2:
+        return (f"The largest error is {error:.1e}: small errors come from an epsilon in a divisor, "
+                "from a scale near 0, or from a constant in another precision.")
+    same = np.isclose(found, expected, rtol=1e-6, atol=1e-6).all(axis=tuple(range(found.ndim - 1)))
+    if same.any():
+        wrong = np.flatnonzero(~same).tolist()
+        return f"Channels {wrong} are wrong, the others right: is each step undone?"
+    return "Steps are undone in the reverse of their order, each by its own inverse: is each one?"
+
+
+def _show(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return np.array2string(np.ravel(value)[:6], precision=6) + ("..." if value.size > 6 else "")
+    return f"{value:.9g}" if isinstance(value, (float, np.floating)) else str(value)

@@ -1,0 +1,331 @@
+"""The kit itself: right layers pass, wrong ones get the explanation that their author needs."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minglow as mg
+from minglow.nets import conv_net
+from minglow.testing import (
+    BrokenPromise,
+    NotSmooth,
+    check_backends,
+    check_backward,
+    check_cache,
+    check_initialize,
+    check_inverse,
+    check_layer,
+    check_log_det,
+    check_purity,
+    check_samples,
+    directional_derivative,
+    layer_checks,
+    moved,
+    numerical_jacobian,
+    parametrize_with_checks,
+    strategies,
+    taylor_slope,
+)
+
+
+class Scale(mg.Bijection):
+    """y = x * exp(log_s): right, and what the wrong layers below differ from by one mistake each."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        self.add_param("log_s", np.zeros(channels))
+
+    def check(self, x):
+        if x.shape[-1] != len(self.params["log_s"]):
+            raise ValueError("another number of channels")
+
+    def forward(self, x):
+        self.check(x)
+        y = x * np.exp(self.params["log_s"])
+        pixels = x[0].size // x.shape[-1]
+        return y, np.full(len(x), pixels * self.params["log_s"].sum(), x.dtype), y
+
+    def inverse(self, y):
+        return y * np.exp(-self.params["log_s"]), y
+
+    def backward(self, dy, dlog_det, cache):
+        y = cache
+        pixels = y[0].size // y.shape[-1]
+        axes = tuple(range(y.ndim - 1))
+        self.grads["log_s"] += (dy * y).sum(axis=axes) + dlog_det.sum() * pixels
+        return dy * np.exp(self.params["log_s"])
+
+
+class ForgetsThePixels(Scale):
+    def forward(self, x):
+        y, _, cache = super().forward(x)
+        return y, np.full(len(x), self.params["log_s"].sum(), x.dtype), cache
+
+
+class WrongSign(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return y, -log_det, cache
+
+
+class ForgetsLogDetInBackward(Scale):
+    def backward(self, dy, dlog_det, cache):
+        return super().backward(dy, 0 * dlog_det, cache)
+
+
+class Overwrites(Scale):
+    def backward(self, dy, dlog_det, cache):
+        self.grads["log_s"][...] = 0
+        return super().backward(dy, dlog_det, cache)
+
+
+class EpsilonInTheInverse(Scale):
+    def inverse(self, y):
+        return y / (np.exp(self.params["log_s"]) + 1e-6), y
+
+
+class CachesItsInput(Scale):
+    def inverse(self, y):
+        x, _ = super().inverse(y)
+        return x, x
+
+
+class NormalisesByTheBatch(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return y - y.mean(axis=0), log_det, cache
+
+
+class InitializesInForward(Scale):
+    def forward(self, x):
+        self.check(x)
+        self.params["log_s"][...] = -np.log(x.std(axis=tuple(range(x.ndim - 1))) + 1)
+        return super().forward(x)
+
+
+class DividesByTheDeviation(Scale):
+    def initialize(self, x):
+        with np.errstate(all="ignore"):
+            self.params["log_s"][...] = -np.log(x.std(axis=tuple(range(x.ndim - 1))))
+            return self.forward(x)[0]
+
+
+class WritesToItsCotangent(Scale):
+    def backward(self, dy, dlog_det, cache):
+        dy *= np.exp(self.params["log_s"])
+        return super().backward(dy, dlog_det, cache) * np.exp(-self.params["log_s"])
+
+
+class SumsOverTheBatch(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return y, np.full(len(x), log_det.sum()), cache
+
+
+class ScalarLogDet(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return y, log_det[0], cache
+
+
+class DropsAChannel(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return y[..., 1:], log_det, cache
+
+
+class AveragesTheGradient(Scale):
+    def backward(self, dy, dlog_det, cache):
+        return super().backward(dy / len(dy), dlog_det / len(dy), cache)
+
+
+class Jumps(Scale):
+    def __init__(self, channels=4):
+        super().__init__(channels)
+        self.params, self.grads = {}, {}
+
+    def forward(self, x):
+        return x + np.random.default_rng().random(), np.zeros(len(x), x.dtype), None
+
+    def inverse(self, y):
+        return y, None
+
+    def backward(self, dy, dlog_det, cache):
+        return dy
+
+
+class Transposed(mg.InvConv1x1):
+    def backward(self, dy, dlog_det, cache):
+        super().backward(dy, dlog_det, cache)
+        return dy @ self.params["weight"].T
+
+
+class InverseForItsTranspose(mg.InvConv1x1):
+    def backward(self, dy, dlog_det, cache):
+        dx = super().backward(dy, dlog_det, cache)
+        inverse, pixels = np.linalg.inv(self.params["weight"]), cache[0].size // cache.shape[-1]
+        self.grads["weight"] += dlog_det.sum() * pixels * (inverse - inverse.T)
+        return dx
+
+
+class SwapsHalves(mg.AffineCoupling):
+    def inverse(self, y):
+        x, cache = super().inverse(y)
+        return np.roll(x, x.shape[-1] // 2, axis=-1), cache
+
+
+def coupling(kind=mg.AffineCoupling):
+    return kind(conv_net(2, 4, 4, rng=0))
+
+
+WRONG = [
+    (ForgetsThePixels(), check_log_det, r"Off by a factor h\*w = 6: every one of the h\*w pixels counts"),
+    (WrongSign(), check_log_det, "The sign of log_det is wrong, as of the inverse map"),
+    (SumsOverTheBatch(), check_log_det, "It is the sum over the batch: log_det is one number for each"),
+    (ScalarLogDet(), check_log_det, "never a scalar, never a sum"),
+    (DropsAChannel(), check_log_det, "found 3, expected 4. Every number that comes in has to go out"),
+    (ForgetsLogDetInBackward(), check_backward,
+     "gradient by log_s .* The part from dlog_det is wrong. It is 0: .* was left out"),
+    (AveragesTheGradient(), check_backward,
+     "gradient by x .* Off by a factor B = 3: a layer neither sums nor averages over the batch"),
+    (Overwrites(), check_backward, r"grads accumulate is broken at log_s.*has to add to grads \(\+=\)"),
+    (Transposed(4, 0), check_backward, r"gradient by x .* often a transpose \(W for W\^T"),
+    (InverseForItsTranspose(4, 0), check_backward, "by weight .* The part from dlog_det is wrong"),
+    (Jumps(), check_backward, "smooth forward .* Is forward random, or discontinuous"),
+    (EpsilonInTheInverse(), check_inverse, "small errors come from an epsilon in a divisor"),
+    (coupling(SwapsHalves), check_inverse, "The halves are swapped"),
+    (CachesItsInput(), check_cache, "log_s.*inverse has to cache the intermediates that forward"),
+    (NormalisesByTheBatch(), check_samples, "y, alone.*statistic of the batch, or another sample"),
+    (InitializesInForward(), check_purity, "wrote to its parameter.*in initialize alone"),
+    (WritesToItsCotangent(), check_purity, "backward wrote to its argument: copy before writing"),
+    (DividesByTheDeviation(), check_initialize, "finite start .* constant over the batch"),
+]
+
+
+@pytest.mark.parametrize(("layer", "check", "message"), WRONG,
+                         ids=[f"{type(layer).__name__}" for layer, _, _ in WRONG])
+def test_a_wrong_layer_is_told_why(layer, check, message):
+    with pytest.raises(BrokenPromise, match=message) as caught:
+        check(layer)
+    assert "\n" not in str(caught.value)
+    with pytest.raises((BrokenPromise, ValueError)):  # another check may meet the layer's own error
+        check_layer(layer)
+
+
+def test_right_layers_pass_and_stay_as_they_are():
+    for layer in Scale(), Scale(2), mg.ActNorm(4), coupling():
+        before = {name: value.copy() for name, value in layer.params.items()}
+        check_layer(layer)
+        for name, value in layer.params.items():
+            np.testing.assert_array_equal(value, before[name])
+            assert np.all(layer.grads[name] == 0)
+
+
+def test_a_layer_that_takes_no_example_asks_for_one():
+    message = r"Flatten took a sample of none .* pass x, .*ValueError: Flatten"
+    with pytest.raises(ValueError, match=message):
+        check_layer(mg.Flatten((3, 5, 2)))
+    check_layer(mg.Flatten((3, 5, 2)), x=np.random.default_rng(0).standard_normal((2, 3, 5, 2)))
+
+
+def test_backends_that_differ_are_told_apart(monkeypatch):
+    layer = mg.ActNorm(4)
+    check_backends(layer)
+    wrong = mg.kernels.loops.shift_scale
+    monkeypatch.setattr(mg.kernels.loops, "shift_scale", lambda *a: wrong(*a) * (1 + 1e-9))
+    with pytest.raises(BrokenPromise, match="agreement of backends is broken at y, loops"):
+        check_backends(layer)
+
+
+@parametrize_with_checks([Scale(4), mg.InvConv1x1(2, 0), mg.Squeeze()])
+def test_the_decorator_runs_every_check(layer, check):
+    check(layer)
+
+
+@parametrize_with_checks(
+    [ForgetsThePixels()],
+    expected_failed_checks=lambda layer: dict.fromkeys(("log_det", "backward"), "forgets the pixels"))
+def test_expected_failures_are_marked(layer, check):
+    check(layer)
+
+
+def test_layer_checks_are_named_after_their_promises():
+    names = [name for name, _ in layer_checks()]
+    assert names == ["inverse", "log_det", "backward", "cache", "initialize", "purity", "samples",
+                     "backends"]
+
+
+def test_the_kit_needs_neither_hypothesis_nor_pytest():
+    code = "import sys, minglow.testing; print({'hypothesis', 'pytest'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert shown.stdout.strip() == "set()"
+
+
+def cubic(x):
+    return float(np.sum(x**3))
+
+
+def test_derivatives_of_a_cubic_are_known():
+    rng = np.random.default_rng(0)
+    x, v = rng.standard_normal(5), rng.standard_normal(5)
+    exact = np.sum(3 * x**2 * v)
+    assert directional_derivative(cubic, x, v) == pytest.approx(exact, rel=1e-10)
+    assert taylor_slope(cubic, x, v, exact) == pytest.approx(2, abs=0.1)
+    small = (4e-4, 2e-4, 1e-4, 5e-5)
+    assert taylor_slope(cubic, x, v, 1.01 * exact, small) == pytest.approx(1, abs=0.2)
+    assert taylor_slope(cubic, x, v, 0.0) == pytest.approx(1, abs=0.1)
+    assert taylor_slope(lambda x: float(np.sum(x)), x, v, v.sum()) == np.inf
+
+
+def test_the_jacobian_of_a_product_is_its_matrix():
+    matrix = np.random.default_rng(0).standard_normal((3, 4))
+    jacobian = numerical_jacobian(lambda x: x @ matrix.T, np.arange(4.0))
+    np.testing.assert_allclose(jacobian, matrix, atol=1e-9)
+
+
+def test_a_kink_has_no_derivative():
+    x, v = np.array([1e-5]), np.array([1.0])
+    with pytest.raises(NotSmooth, match="differ by"):
+        directional_derivative(lambda x: np.abs(x).sum(), x, v)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1), (4,)])
+def test_the_taylor_remainder_of_a_flow_falls_as_the_square(shape):
+    flow = moved(mg.glow(shape, levels=1, steps=2, hidden=4, rng=0, dtype=np.float64), 0)
+    x = np.random.default_rng(1).uniform(-0.5, 0.5, (3, *shape))
+    flow.flat.grad[...] = 0
+    flow.nll_and_grad(x)
+    start, gradient = flow.flat.value.copy(), flow.flat.grad.copy()
+
+    def nll(value):
+        flow.flat.value[...] = value
+        return -float(flow.log_prob(x).mean())
+
+    v = np.random.default_rng(2).standard_normal(start.size)
+    v /= np.linalg.norm(v)
+    steps = (4e-4, 2e-4, 1e-4, 5e-5)
+    slope = gradient @ v
+    assert taylor_slope(nll, start, v, slope, steps) == pytest.approx(2, abs=0.1)
+    assert taylor_slope(nll, start, v, 1.01 * slope, steps) < 1.5
+    assert taylor_slope(nll, start, v, 0, steps) < 1.5
+
+
+def test_strategies_draw_what_they_say():
+    @settings(max_examples=30)
+    @given(data=st.data())
+    def draw(data):
+        shape = data.draw(strategies.shapes(most=12, images=True, even_sides=True))
+        assert len(shape) == 3 and np.prod(shape) <= 12 and not any(side % 2 for side in shape)
+        assert len(data.draw(strategies.shapes(images=False))) == 1
+        batch = data.draw(strategies.images(shape, dtype=np.float32))
+        assert batch.shape[1:] == shape and batch.dtype == np.float32 and np.abs(batch).max() <= 3
+        matrix = data.draw(strategies.well_conditioned(4, condition=100))
+        assert np.linalg.cond(matrix) <= 100 * (1 + 1e-9)
+        check_layer(data.draw(strategies.flows((2, 1, 2))), x=np.ones((2, 2, 1, 2)) + data.draw(
+            strategies.images((2, 1, 2), most=1)))
+
+    draw()
