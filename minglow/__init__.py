@@ -20,8 +20,9 @@ from minglow.layers import (
     exp_scale,
     sigmoid_scale,
 )
-from minglow.models import glow
+from minglow.models.glow import glow
 from minglow.params import FlatParams
+from minglow.version import __version__
 
 __all__ = [
     "ActNorm",
@@ -42,6 +43,7 @@ __all__ = [
     "SingularWeightError",
     "Squeeze",
     "StandardNormal",
+    "__version__",
     "bits_per_dim",
     "dequantize",
     "exp_scale",
@@ -50,5 +52,3 @@ __all__ = [
     "sigmoid_scale",
     "use",
 ]
-
-__version__ = "0.1.0"

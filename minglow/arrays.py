@@ -1,6 +1,6 @@
 """The few reshapes and checks that layers share.
 
-Floor 1; imports NumPy alone. Every reshape here returns a view where NumPy can.
+Floor 1. Every reshape here returns a view where NumPy can.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+
+from minglow.bijection import Module
 
 
 def pixels(x: np.ndarray) -> int:
@@ -36,18 +38,27 @@ def zero_log_det(x: np.ndarray) -> np.ndarray:
     return np.zeros_like(x, shape=len(x))
 
 
-def check_input(layer: object, x: np.ndarray, channels: int | None = None) -> None:
-    """Raise ValueError unless x is a non-empty float array (B, ..., channels)."""
+def check_input(layer: Module, x: np.ndarray, channels: int | None = None) -> None:
+    """Raise ValueError unless x is a non-empty (B, ..., channels) array of the layer's own dtype."""
     last = "C" if channels is None else channels
     if x.ndim < 2 or (channels is not None and x.shape[-1] != channels):
         raise ValueError(f"{layer} expected an array of shape (B, ..., {last}), got {x.shape}")
     if 0 in x.shape:
         raise ValueError(f"{layer} expected at least one sample, got an empty array {x.shape}")
-    if x.dtype.kind != "f":
+    if x.dtype not in (np.float32, np.float64):
         raise ValueError(
             f"{layer} expected float32 or float64, got {x.dtype}"
             + ("; minglow.dequantize turns integer images into floats" * (x.dtype.kind in "iu"))
         )
+    for parameter in layer.params.values():
+        if parameter.dtype != x.dtype:
+            raise ValueError(f"{layer} expected {parameter.dtype}, as its parameters are, got {x.dtype}")
+
+
+def check_dlog_det(layer: Module, dlog_det: np.ndarray, dy: np.ndarray) -> None:
+    """Raise ValueError unless dlog_det holds one number for each sample."""
+    if np.shape(dlog_det) != (len(dy),):
+        raise ValueError(f"{layer} expected dlog_det of shape ({len(dy)},), got {np.shape(dlog_det)}")
 
 
 def check_even_channels(layer: object, channels: int) -> None:

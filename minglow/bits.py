@@ -13,9 +13,9 @@ import numpy as np
 T = TypeVar("T", float, np.ndarray)
 
 
-def dequantize(images: np.ndarray, levels: int, rng: np.random.Generator,
+def dequantize(images: np.ndarray, levels: int, rng: int | np.random.Generator | None = None,
                dtype: type = np.float32) -> np.ndarray:
-    """Spread integers 0 .. levels-1 uniformly over [-1/2, 1/2).
+    """Spread integers 0 .. levels-1 uniformly over [-1/2, 1/2], the upper end by rounding alone.
 
         x = (image + u) / levels - 1/2            u ~ U[0, 1), one for each value
 
@@ -32,20 +32,21 @@ def dequantize(images: np.ndarray, levels: int, rng: np.random.Generator,
             f"expected values from 0 to {levels - 1} ({levels} levels), "
             f"got {images.min()} to {images.max()}"
         )
-    noise = rng.random(images.shape, dtype)
+    noise = np.random.default_rng(rng).random(images.shape, dtype)
     return (images.astype(dtype) + noise) / dtype(levels) - dtype(0.5)
 
 
 def quantize(x: np.ndarray, levels: int) -> np.ndarray:
     """The integer image whose cell holds x; values outside [-1/2, 1/2) go to the nearest.
 
-    Undoes dequantize, but for numbers within rounding of a cell's edge: some one in 10,000 of
-    float32 at 256 levels.
+    Undoes dequantize, but for the rare numbers within float32's rounding of a cell's edge. Images
+    are uint8, or uint16 where `levels` exceeds 256.
     Raises ValueError for NaN: it belongs to no cell.
     """
     if np.isnan(x).any():
         raise ValueError("expected numbers to turn into an image, got NaN")
-    return np.clip(np.floor((x + 0.5) * levels), 0, levels - 1).astype(np.uint8)
+    dtype = np.uint8 if levels <= 256 else np.uint16
+    return np.clip(np.floor((x + 0.5) * levels), 0, levels - 1).astype(dtype)
 
 
 def bits_per_dim(log_prob: T, dims: int, levels: int) -> T:

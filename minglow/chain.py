@@ -62,7 +62,7 @@ class ReversibleChain(Chain):
     """A Chain that keeps its output alone, and computes everything else again.
 
     On the way back each layer's inverse gives its input and, by the contract, its cache
-    (Gomez et al. 2017, section 3.2). Memory does not grow with the number of layers; the
+    (Gomez et al. 2017, section 3). Memory does not grow with the number of layers; the
     price is one inverse pass and the rounding that inverting adds.
     """
 

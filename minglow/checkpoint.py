@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minglow.flow import Flow
+from minglow.version import __version__
 
 FORMAT = 1
 
@@ -42,21 +43,22 @@ def save(path: str | Path, flow: Flow, recipe: dict[str, Any]) -> None:
     path, arrays = Path(path), _arrays(flow)
     manifest = {
         "format": FORMAT,
+        "minglow": __version__,
         "recipe": recipe,
         "arrays": {name: _description(array) for name, array in arrays.items()},
         "parameters": {name: list(shape) for name, (_, shape) in flow.flat.where.items()},
     }
     arrays["manifest"] = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp",
-                                     delete=False) as file:
-        try:
-            np.savez(file, allow_pickle=False, **arrays)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -87,11 +89,12 @@ def load(path: str | Path, flow: Flow) -> None:
 
 def restore(checkpoint: Checkpoint, flow: Flow) -> None:
     """Write a checkpoint's arrays into a flow of the same shape."""
-    here = {name: list(shape) for name, (_, shape) in flow.flat.where.items()}
-    if here != checkpoint.parameters:
-        differing = sorted(set(map(str, here.items())) ^ set(map(str, checkpoint.parameters.items())))
+    expected = [(name, list(shape)) for name, (_, shape) in flow.flat.where.items()]
+    saved = list(checkpoint.parameters.items())  # their order is that of the vector
+    if expected != saved:
+        differing = [pair for pair in zip_longest(expected, saved) if pair[0] != pair[1]]
         raise CheckpointError(f"{checkpoint.path}: holds another flow's parameters: "
-                              f"{', '.join(differing[:2])} differ")
+                              f"expected {differing[0][0]}, got {differing[0][1]}")
     targets = _arrays(flow)
     for name, target in targets.items():
         found = checkpoint.arrays.get(name)

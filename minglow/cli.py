@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 import minglow
 from minglow import kernels
 from minglow.commands import (
@@ -58,15 +60,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     sub.add_argument("--steps", type=positive, default=2500, help="training steps (2500)")
     sub.add_argument("--batch", type=positive, default=64, help="images in a step (64)")
-    sub.add_argument("--rate", type=float, default=0.01, help="largest learning rate (0.01)")
-    sub.add_argument("--shift", type=float, default=1.0, help="largest random shift in pixels (1)")
+    sub.add_argument("--rate", type=amount, default=0.01, help="largest learning rate (0.01)")
+    sub.add_argument("--shift", type=amount,
+                     help="largest random shift of training images in pixels (the digits 1, others 0)")
     sub.add_argument("--runs", default="runs", help="folder of all runs (runs)")
     sub.add_argument("--name", help="folder of this run; by default the data's name and a number")
 
     sub = command("sample", run_sample, "minglow sample runs/digits-1 -n 64 --temperature 0.8")
     add_checkpoint(sub, out=True)
     sub.add_argument("-n", dest="number", type=positive, default=80, help="how many (80)")
-    sub.add_argument("--temperature", type=float, default=0.8, help="of the latents' noise (0.8)")
+    sub.add_argument("--temperature", type=amount, default=0.8, help="of the latents' noise (0.8)")
 
     sub = command("evaluate", run_evaluate, "minglow evaluate runs/digits-1")
     add_checkpoint(sub)
@@ -111,13 +114,25 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def amount(text: str) -> float:
+    """A finite number that is not below 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+    return value
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     args = parser().parse_args(argv)
     try:
         if args.backend:
             minglow.use(args.backend)
-        args.run(args)
+        with np.errstate(all="ignore"):  # Flow looks for NaN and inf, and says where they came from
+            args.run(args)
     except (ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
         print(f"minglow {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

@@ -6,10 +6,12 @@ The one place that turns words into classes.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 import minglow
 from minglow import checkpoint, data, kernels, layers, runs
@@ -18,7 +20,8 @@ from minglow.train import evaluate, train
 
 PERMUTATIONS = {"1x1": layers.InvConv1x1, "lu": layers.InvConv1x1LU,
                 "shuffle": layers.Shuffle, "reverse": layers.Reverse}
-COUPLINGS = {"affine": layers.AffineCoupling, "additive": layers.AdditiveCoupling}
+COUPLINGS = {"affine": layers.AffineCoupling, "additive": layers.AdditiveCoupling,
+             "affine-exp": partial(layers.AffineCoupling, scale=layers.exp_scale)}
 
 
 def build(recipe: dict[str, Any]) -> Flow:
@@ -54,14 +57,14 @@ def load_data(name: str, grey_levels: int | None) -> data.Images:
 
 def data_for(args: argparse.Namespace, recipe: dict[str, Any]) -> data.Images:
     """The images that were asked for, or those that the model was trained on."""
-    if args.data:
-        return load_data(args.data, args.grey_levels)
-    return load_data(recipe["data"], recipe["grey_levels"])
+    name = args.data or recipe["data"]
+    return load_data(name, args.grey_levels or (None if name == "digits" else recipe["grey_levels"]))
 
 
 def run_train(args: argparse.Namespace) -> None:
     """Train Glow and write runs/<name>/."""
     images = load_data(args.data, args.grey_levels)
+    shift = float(args.data == "digits") if args.shift is None else args.shift
     recipe = {
         "model": "glow", "shape": list(images.train.shape[1:]), "levels": args.levels,
         "steps": args.flow_steps, "hidden": args.hidden, "permutation": args.permutation,
@@ -72,7 +75,7 @@ def run_train(args: argparse.Namespace) -> None:
     folder = runs.new_folder(args.runs, args.name, Path(args.data).stem)
     say(run=folder, parameters=flow.flat.value.size, images=len(images.train), backend=kernels.current())
     with runs.Recorder(folder, args.steps) as recorder:
-        train(flow, images, steps=args.steps, batch=args.batch, rate=args.rate, shift=args.shift,
+        train(flow, images, steps=args.steps, batch=args.batch, rate=args.rate, shift=shift,
               seed=args.seed, report=recorder)
     runs.finish(folder, flow, images, recorder.curve, recipe)
     report_quality(flow, images)
@@ -95,7 +98,7 @@ def run_sample(args: argparse.Namespace) -> None:
         np.save(out, runs.sample_images(flow, args.number, args.temperature, args.seed, levels))
     else:
         figure = runs.sample_sheet(flow, args.number, args.temperature, args.seed, levels)
-        figure.savefig(out, dpi=150)
+        out = save(figure, out)
     say(samples=out)
 
 
@@ -107,8 +110,7 @@ def run_interpolate(args: argparse.Namespace) -> None:
     held_out = images.held_out[order]
     figure = runs.interpolation_strip(flow, held_out, images.levels, args.pairs, args.frames)
     out = args.out or beside(args.checkpoint, f"interpolation-seed{args.seed}.png")
-    figure.savefig(out, dpi=150)
-    say(interpolation=out)
+    say(interpolation=save(figure, out))
 
 
 def run_info(args: argparse.Namespace) -> None:
@@ -128,6 +130,15 @@ def report_quality(flow: Flow, images: data.Images) -> None:
 def beside(path: Path, name: str) -> Path:
     """A file of this name in the run's folder."""
     return (path if path.is_dir() else path.parent) / name
+
+
+def save(figure: Figure, out: Path) -> Path:
+    """Save a figure, as a .png if its name has no ending; return where it is."""
+    out = out if out.suffix else out.with_suffix(".png")
+    if out.is_dir():
+        raise ValueError(f"expected a file to write, got the folder {out}")
+    figure.savefig(out, dpi=150)
+    return out
 
 
 def say(**facts: object) -> None:

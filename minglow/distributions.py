@@ -21,6 +21,8 @@ class StandardNormal:
 
     def log_prob(self, z: np.ndarray) -> np.ndarray:
         """log p of each sample, (B,), in nats; z: (B, *shape)."""
+        if z.shape[1:] != self.shape:
+            raise ValueError(f"expected latents of shape {self.shape}, got {z.shape[1:]}")
         flat = z.reshape(len(z), -1)
         return -0.5 * np.einsum("bi,bi->b", flat, flat) - 0.5 * prod(self.shape) * log(2 * pi)
 
@@ -28,6 +30,7 @@ class StandardNormal:
         """d log p(z_b) / dz_b, of z's shape."""
         return -z
 
-    def sample(self, n: int, rng: np.random.Generator, dtype: type = np.float32) -> np.ndarray:
+    def sample(self, n: int, rng: int | np.random.Generator | None = None,
+               dtype: type = np.float32) -> np.ndarray:
         """Draw n samples, (n, *shape)."""
-        return rng.standard_normal((n, *self.shape), dtype)
+        return np.random.default_rng(rng).standard_normal((n, *self.shape), dtype)

@@ -23,8 +23,8 @@ class Flow(Module):
     flat   all parameters as one vector (FlatParams)
     dtype  the parameters' dtype; arrays that come in are cast to it
 
-    Every method raises ValueError for input that is empty, not of floats, or not finite, and
-    FloatingPointError where finite input leads to a result that is not.
+    Every method raises ValueError for input that is empty, not of floats, or not finite in the
+    flow's dtype, and FloatingPointError where finite input leads to a result that is not.
     """
 
     def __init__(self, bijection: Bijection, base: StandardNormal) -> None:
@@ -75,6 +75,7 @@ class Flow(Module):
     def initialize(self, x: np.ndarray) -> None:
         """Set the data-dependent parameters from one batch, before training, once."""
         self._finite(self.bijection.initialize(self._checked(x)), "initialize")
+        self._finite(self.flat.value, "initialize")
 
     def latents(self, x: np.ndarray) -> np.ndarray:
         """z = bijection(x), (B, D)."""
@@ -83,13 +84,16 @@ class Flow(Module):
     def reconstruction_error(self, x: np.ndarray) -> float:
         """max |x - inverse(forward(x))| over the batch: how invertible the flow is in its dtype."""
         x = self._checked(x)
-        return float(np.max(np.abs(self.bijection.inverse(self.bijection.forward(x)[0])[0] - x)))
+        back, _ = self.bijection.inverse(self.bijection.forward(x)[0])
+        return self._finite(float(np.max(np.abs(back - x))), "reconstruction_error")
 
     def _checked(self, x: np.ndarray) -> np.ndarray:
         check_input(self, x)
+        with np.errstate(over="ignore"):  # a float64 that is too large for float32 becomes inf
+            x = x.astype(self.dtype, copy=False)
         if not np.isfinite(x).all():
-            raise ValueError(f"{self} expected finite numbers, got NaN or inf in its input")
-        return x.astype(self.dtype, copy=False)
+            raise ValueError(f"{self} expected finite {np.dtype(self.dtype)}, got NaN or inf")
+        return x
 
     def _finite(self, result: T, name: str) -> T:
         if not np.isfinite(result).all():

@@ -41,6 +41,8 @@ class Adamax(Adam):
         mean    <- beta1 mean + (1 - beta1) grad
         largest <- max(beta2 largest, |grad|)
         value   <- value - rate / (1 - beta1^t) * mean / (largest + epsilon)
+
+    The paper has no epsilon; without one a parameter whose gradient is always 0 divides 0 by 0.
     """
 
     def step(self, rate: float) -> None:
@@ -51,27 +53,32 @@ class Adamax(Adam):
 
 
 def clip_norm(grad: np.ndarray, largest: float) -> float:
-    """Shrink the gradient (P,) in place to norm `largest` if it is longer; return its norm before."""
-    norm = float(np.linalg.norm(grad))
+    """Shrink the gradient (P,) in place to norm `largest` if it is longer; return its norm before.
+
+    Raises FloatingPointError for a gradient that is not finite.
+    """
+    norm = float(np.sqrt(np.sum(np.square(grad, dtype=np.float64))))
+    if not np.isfinite(norm):
+        raise FloatingPointError("the gradient is NaN or inf: training has diverged")
     if norm > largest:
         grad *= grad.dtype.type(largest / norm)
     return norm
 
 
 def warm_up_cosine(step: int, steps: int, warm_up: int) -> float:
-    """A factor of the learning rate at step 1 .. steps: up to 1 over `warm_up` steps, then half a
-    cosine down to 0."""
+    """A factor of the learning rate at step 1 .. steps: up to 1 over `warm_up` steps, then down
+    along half a cosine that would reach 0 one step after the last."""
     if step < warm_up:
         return step / warm_up
-    return 0.5 * (1 + float(np.cos(np.pi * (step - warm_up) / max(1, steps - warm_up))))
+    return 0.5 * (1 + float(np.cos(np.pi * (step - warm_up) / (steps + 1 - warm_up))))
 
 
 class PolyakAverage:
-    """An exponential average of the parameters (Polyak & Juditsky 1992), for evaluation.
+    """An exponential average of the parameters (Kingma & Ba 2015, section 7.2), for evaluation.
 
         average <- average + max(1 - decay, 1 / (t + 1)) * (value - average)
 
-    The second term makes it a plain mean while it is young, so that the start does not linger.
+    The second term makes it Polyak's plain mean while it is young: the start does not linger.
     """
 
     def __init__(self, flat: FlatParams, decay: float = 0.999) -> None:

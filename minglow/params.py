@@ -18,7 +18,7 @@ class FlatParams:
     where  path of a parameter -> (slice of the vector, shape of the array)
 
     Build it once for a module: a second one would move the parameters out of the first.
-    Raises ValueError where parameters have different dtypes.
+    Raises ValueError where parameters have different dtypes, or where a module occurs twice.
     """
 
     def __init__(self, module: Module) -> None:
@@ -27,6 +27,8 @@ class FlatParams:
             for path, owner in module.walk()
             for name in owner.params
         ]
+        if len({id(owner.params[name]) for _, owner, name in owners}) < len(owners):
+            raise ValueError("expected every module once, got one that occurs in two places")
         dtypes = {owner.params[name].dtype for _, owner, name in owners}
         if len(dtypes) > 1:
             raise ValueError(f"expected parameters of one dtype, got {sorted(map(str, dtypes))}")

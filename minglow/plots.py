@@ -63,7 +63,7 @@ def training_curves(curve: Sequence[tuple[int, float, float]], levels: int) -> F
     axes.plot(steps, bits, color="#0072B2", label="training batches")
     at_the_end = f"held out, {held_out_bits[-1]:.2f} at the end"
     axes.plot(steps, held_out_bits, color="#D55E00", label=at_the_end)
-    axes.set_ylim(0.9 * min(*bits, *held_out_bits), 1.1 * uniform)
+    axes.set_ylim(0.9 * min(*bits, *held_out_bits), 1.1 * max(uniform, *bits, *held_out_bits))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step")
     axes.set_ylabel("bits per dimension")

@@ -24,10 +24,10 @@ TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 def new_folder(parent: str | Path, name: str | None, stem: str) -> Path:
     """Make parent/name, or the first free parent/stem-1, stem-2, ...; never one that has content."""
     parent = Path(parent)
-    if name is not None and Path(name).name != name:
+    if name is not None and (Path(name).name != name or name == ".."):
         raise ValueError(f"expected the name of a folder in {parent}, got {name!r}")
     if name is None:
-        taken = {path.name for path in parent.glob(f"{stem}-*")}
+        taken = {path.name for path in parent.iterdir()} if parent.is_dir() else set()
         name = next(f"{stem}-{i}" for i in range(1, len(taken) + 2) if f"{stem}-{i}" not in taken)
     folder = parent / name
     if folder.is_dir() and any(folder.iterdir()):
@@ -58,17 +58,21 @@ class Recorder:
         fields = ("" if value is None else f"{value:.6g}" for value in (*progress, seconds))
         self.file.write(",".join(fields) + "\n")
         self.since.append(progress.bits)
-        self.bar.update()
-        if progress.held_out_bits is None:
-            return
-        bits, held_out = sum(self.since) / len(self.since), progress.held_out_bits
-        self.curve.append((progress.step, bits, held_out))
-        self.since.clear()
-        self.file.flush()
-        self.bar.set_postfix_str(f"bits/dim {bits:.3f}, held out {held_out:.3f}", refresh=False)
-        if self.bar.disable:
-            left = seconds / progress.step * (self.bar.total - progress.step)
-            print(f"step={progress.step} bits_per_dim={bits:.3f} held_out={held_out:.3f} "
+        if progress.held_out_bits is not None:
+            self.curve.append((progress.step, sum(self.since) / len(self.since), progress.held_out_bits))
+            self.since.clear()
+            self.file.flush()
+        self._show(progress, seconds)
+
+    def _show(self, progress: Progress, seconds: float) -> None:
+        if not self.bar.disable:
+            held_out = f", held out {self.curve[-1][2]:.3f}" if self.curve else ""
+            self.bar.set_postfix_str(f"bits/dim {progress.bits:.3f}{held_out}", refresh=False)
+            self.bar.update()
+        elif progress.held_out_bits is not None:
+            step, bits, held_out_bits = self.curve[-1]
+            left = seconds / step * (self.bar.total - step)
+            print(f"step={step} bits_per_dim={bits:.3f} held_out={held_out_bits:.3f} "
                   f"seconds={seconds:.1f} left={left:.0f}", file=self.stream, flush=True)
 
     def __enter__(self) -> Recorder:

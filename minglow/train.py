@@ -40,9 +40,12 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
     The same arguments, flow and machine give the same result. Raises ValueError for images that
     the flow or `images.levels` doesn't fit, FloatingPointError if training diverges.
     """
-    if min(steps, batch) < 1 or not 0 < rate < np.inf or not 0 <= shift < np.inf:
-        raise ValueError(f"expected steps and batch of at least 1, rate above 0 and shift not "
-                         f"below 0, got {steps}, {batch}, {rate} and {shift}")
+    if min(steps, batch, evaluate_every) < 1 or min(warm_up, shift) < 0:
+        raise ValueError("expected steps, batch and evaluate_every of at least 1, warm_up and shift not "
+                         f"below 0, got {steps}, {batch}, {evaluate_every}, {warm_up} and {shift}")
+    if not (0 < rate < np.inf and clip > 0 and 0 <= decay < 1):
+        raise ValueError("expected rate and clip above 0 and decay from 0 to below 1, "
+                         f"got {rate}, {clip} and {decay}")
     rng = np.random.default_rng(seed)
     batches = random_batches(images.train, batch, rng)
     flow.initialize(dequantize(next(batches), images.levels, rng, flow.dtype))
@@ -70,6 +73,8 @@ def evaluate(flow: Flow, images: np.ndarray, levels: int, *, draws: int = 1, see
 
     `draws` independent dequantizations are averaged; with the same seed they are the same.
     """
+    if len(images) == 0 or draws < 1:
+        raise ValueError(f"expected images and at least 1 draw, got {len(images)} and {draws}")
     rng = np.random.default_rng(seed)
     log_probs = [
         flow.log_prob(dequantize(images[start:start + batch], levels, rng, flow.dtype))

@@ -81,6 +81,8 @@ BIJECTIONS = {
     "glow": (glow, [(4,), *SQUEEZABLE]),
     "glow, LU, additive": (
         partial(glow, permutation=mg.InvConv1x1LU, coupling=mg.AdditiveCoupling), [(4,), *SQUEEZABLE]),
+    "glow, exp": (
+        partial(glow, coupling=partial(mg.AffineCoupling, scale=mg.exp_scale)), [(4,), *SQUEEZABLE]),
     "glow, shuffle, reversible": (
         partial(glow, permutation=mg.Shuffle, reversible=True), [(4,), *SQUEEZABLE]),
 }

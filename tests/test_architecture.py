@@ -13,7 +13,8 @@ from minglow import kernels
 PACKAGE = Path(minglow.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
-    1: {"bijection", "arrays", "params", "distributions", "bits", "kernels", "data", "plots"},
+    1: {"bijection", "arrays", "params", "distributions", "bits", "kernels", "data", "plots",
+        "version"},
     2: {"layers", "nets", "chain", "flow", "optim", "checkpoint", "testing"},
     3: {"models", "train", "runs"},
     4: {"cli", "commands"},
@@ -30,6 +31,7 @@ def module(path):
 def imports(path):
     """Every module of minglow that a file imports, as ("layers", "actnorm"); () is minglow itself."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not (isinstance(node, ast.ImportFrom) and node.level), "relative imports hide the floor"
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "minglow":
             parts = tuple(node.module.split(".")[1:])
             for alias in node.names:

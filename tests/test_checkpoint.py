@@ -49,6 +49,28 @@ def test_saving_replaces_whole_files_and_leaves_no_other(tmp_path, monkeypatch):
     assert path.read_bytes() == first and list(tmp_path.iterdir()) == [path]
 
 
+def test_the_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    calls = []
+    for name in "fsync", "replace":
+        def called(*arguments, name=name, real=getattr(checkpoint.os, name)):
+            calls.append(name)
+            real(*arguments)
+
+        monkeypatch.setattr(checkpoint.os, name, called)
+    checkpoint.save(tmp_path / "model.npz", glow(), {})
+    assert calls == ["fsync", "replace"]
+
+
+def test_parameters_in_another_order_are_another_flows(tmp_path):
+    """Names, shapes and hashes agree, but every number would land in another's place."""
+    path, flow = tmp_path / "model.npz", glow()
+    checkpoint.save(path, flow, {})
+    saved = checkpoint.read(path)
+    swapped = saved._replace(parameters=dict(reversed(saved.parameters.items())))
+    with pytest.raises(CheckpointError, match="another flow's parameters"):
+        checkpoint.restore(swapped, flow)
+
+
 def test_another_flow_is_refused_and_left_as_it_was(tmp_path):
     checkpoint.save(tmp_path / "model.npz", glow(), {})
     for options, message in (

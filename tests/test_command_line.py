@@ -135,7 +135,7 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines(tmp_path):
             recorder(Progress(2, 3.0, 1.0, 3.25))
         shown[kind] = stream.getvalue()
         assert recorder.curve == [(2, 3.5, 3.25)]
-    assert "2/2" in shown[Terminal] and "bits/dim 3.500, held out 3.250" in shown[Terminal]
+    assert "2/2" in shown[Terminal] and "bits/dim 3.000, held out 3.250" in shown[Terminal]
     line = shown[io.StringIO]
     assert line.startswith("step=2 bits_per_dim=3.500 held_out=3.250 seconds=") and line.count("\n") == 1
 
@@ -146,15 +146,17 @@ BAD = {
     "steps": (["train", "--steps", "0"], "whole number of at least 1, got '0'"),
     "depth": (["train", "-K", "two"], "whole number of at least 1, got 'two'"),
     "levels": (["train", "-L", "4"], "divisible by 2^levels = 16, got shape (8, 8, 1)"),
-    "rate": (["train", "--rate", "-1"], "rate above 0"),
-    "nan": (["train", "--rate", "nan"], "rate above 0"),
+    "rate": (["train", "--rate", "-1"], "number of at least 0, got '-1'"),
+    "nan": (["train", "--rate", "nan"], "number of at least 0, got 'nan'"),
+    "no rate": (["train", "--rate", "0"], "expected rate and clip above 0"),
+    "divergence": (["train", "--rate", "1e9", "-K", "2"], "diverged"),
     "backend": (["train", "--backend", "torch"], "invalid choice: 'torch'"),
     "grey levels": (["train", "--grey-levels", "9"], "expected 17 grey levels for the digits, got 9"),
     "data": (["train", "--data", "missing.npz"], "missing.npz: no such file"),
     "checkpoint": (["evaluate", "missing"], "missing: no such file"),
     "folder": (["sample", "."], "model.npz: no such file"),
     "text": (["info", "text"], "text: not a minglow checkpoint"),
-    "temperature": (["sample", "RUN", "--temperature", "-1"], "temperature of at least 0"),
+    "temperature": (["sample", "RUN", "--temperature", "-1"], "number of at least 0, got '-1'"),
     "out": (["sample", "RUN", "--out", "missing/a.png"], "No such file or directory: 'missing/a.png'"),
     "format": (["sample", "RUN", "--out", "a.xyz"], "'xyz' is not supported"),
     "other images": (["evaluate", "RUN", "--data", "photos.npy"], "expected an array of shape"),
@@ -202,6 +204,40 @@ def test_training_lowers_held_out_bits_and_leaves_the_average():
     held_out = [p.held_out_bits for p in seen if p.held_out_bits is not None]
     assert len(held_out) == 3 and held_out[-1] < held_out[0] - 0.3 and held_out[-1] < np.log2(17)
     assert evaluate(flow, images.held_out, 17) == held_out[-1]  # the last report was of what is left
+
+
+def one_step(**options):
+    """What one step of training reports, and the flow after it."""
+    flow, seen = minglow.glow((8, 8, 1), levels=1, steps=1, hidden=4, rng=0), []
+    train(flow, data.digits(), **{"steps": 1, "warm_up": 0, "report": seen.append, **options})
+    return seen[0], flow
+
+
+def test_training_images_are_shifted():
+    assert one_step(shift=0.0)[0].bits != one_step(shift=2.0)[0].bits
+
+
+def test_gradients_are_clipped_before_the_step():
+    start = one_step(rate=1e-12)[1].flat.value
+    progress, flow = one_step(clip=1e-12)
+    assert progress.grad_norm > 1  # before clipping
+    assert np.abs(flow.flat.value - start).max() < 1e-5
+    assert np.abs(one_step()[1].flat.value - start).max() > 1e-3
+
+
+def test_training_begins_with_the_data_dependent_start():
+    _, flow = one_step(rate=1e-12)
+    actnorm = flow.bijection.layers[1]
+    assert np.all(actnorm.params["log_scale"] > 0.5)  # the digits' deviation is well below 1
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"steps": 0}, "steps, batch and evaluate_every"), ({"evaluate_every": 0}, "of at least 1"),
+    ({"warm_up": -1}, "not below 0"), ({"clip": np.nan}, "rate and clip above 0"),
+    ({"decay": 1.0}, "decay from 0 to below 1"), ({"rate": 0.0}, "rate and clip above 0")])
+def test_a_loop_that_cannot_run_says_why(options, message):
+    with pytest.raises(ValueError, match=message):
+        one_step(**options)
 
 
 def test_tiles_stand_in_reading_order_and_gaps_are_empty():

@@ -1,5 +1,8 @@
 """Chains that store and chains that recompute, flat parameters, and whole flows."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,6 +71,31 @@ def test_views_share_memory_with_the_flat_vectors_after_a_step():
             assert np.shares_memory(module.grads[name], flow.flat.grad[part])
             np.testing.assert_array_equal(value, flow.flat.view(flow.flat.value, place))
     assert sum(part.stop - part.start for part, _ in flow.flat.where.values()) == flow.flat.value.size
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda flow: pickle.loads(pickle.dumps(flow))])
+def test_a_copy_is_a_whole_flow_of_its_own(again):
+    """A copied view would not be a view: steps of the copy's optimiser would move nothing."""
+    flow = glow(np.float32, steps=2)
+    other = again(flow)
+    x = images(4, np.float32)
+    np.testing.assert_array_equal(other.log_prob(x), flow.log_prob(x))
+    before = flow.flat.value.copy()
+    other.nll_and_grad(x)
+    Adam(other.flat).step(0.1)
+    assert np.any(other.log_prob(x) != flow.log_prob(x))
+    np.testing.assert_array_equal(flow.flat.value, before)
+
+
+def test_views_of_other_memory_layouts_are_mapped_alike():
+    flow = glow()
+    x = images(4)
+    backwards = np.asfortranarray(x[::-1])[::-1]
+    assert not backwards.flags.c_contiguous
+    np.testing.assert_allclose(flow.log_prob(backwards), flow.log_prob(x), rtol=1e-12)
+    z = flow.latents(x)
+    again = flow.bijection.inverse(np.asfortranarray(z))[0]
+    np.testing.assert_allclose(again, x, atol=1e-10)
 
 
 def test_parameters_of_two_dtypes_are_refused():

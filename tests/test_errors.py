@@ -5,6 +5,7 @@ import pytest
 
 import minglow as mg
 from minglow.nets import Dense, conv_net, mlp
+from minglow.optim import clip_norm
 
 
 def images(*shape):
@@ -91,6 +92,9 @@ def test_level_says_how_many_latents_it_wants():
     with pytest.raises(ValueError, match="even number of channels to halve, got 3"):
         mg.Level(mg.Chain(), mg.Flatten((1,)), (3,))
     level = mg.Level(mg.Chain(), mg.Flatten((2, 2, 2)), (2, 2, 4))
+    for wrong in images(1, 8), images(1, 3), images(1, 2, 2, 4):
+        with pytest.raises(ValueError, match=r"Level expected latents \(B, D\), D above 8, got"):
+            level.inverse(wrong)
     with pytest.raises(ValueError, match=r"expected .*\(B, \.\.\., 8\), got"):
         level.inverse(images(1, 15))
     with pytest.raises(ValueError, match=r"Flatten expected .* \(B, 2, 2, 2\), got \(1, 2, 4, 2\)"):
@@ -105,7 +109,7 @@ def test_numbers_that_are_not_finite(value):
     methods = (
         flow.log_prob, flow.nll_and_grad, flow.initialize, flow.latents, flow.reconstruction_error)
     for method in methods:
-        with pytest.raises(ValueError, match="Flow expected finite numbers, got NaN or inf"):
+        with pytest.raises(ValueError, match="Flow expected finite float32, got NaN or inf"):
             method(x)
     with pytest.raises(ValueError, match="at least one sample"):
         flow.log_prob(x[:0])
@@ -138,9 +142,80 @@ def test_a_weight_that_cannot_be_inverted_names_its_layer(dtype):
 
 def test_lu_factors_that_cannot_be_inverted():
     layer = mg.InvConv1x1LU(4, 0)
-    layer.params["log_s"][0] = -200
-    with pytest.raises(mg.SingularWeightError, match="InvConv1x1LU: its weight is singular"):
-        layer.inverse(images(1, 2, 2, 4))
+    layer.params["log_s"][0] = -200  # exp(-200) is 0 in float32
+    x = images(1, 2, 2, 4)
+    for call in (layer.forward, layer.inverse, lambda x: layer.backward(x, x[:, 0, 0, 0], x)):
+        with pytest.raises(mg.SingularWeightError, match="InvConv1x1LU: its weight is singular"):
+            call(x)
+
+
+def test_a_small_weight_is_not_a_singular_one():
+    layer = mg.InvConv1x1(4, 0)
+    layer.params["weight"][...] *= 1e-25
+    y = images(1, 4) + np.float32(1e-25)
+    np.testing.assert_allclose(layer.forward(layer.inverse(y)[0])[0], y, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_of_nan_is_singular(value):
+    layer = mg.InvConv1x1(4, 0)
+    layer.params["weight"][0, 0] = value
+    with pytest.raises(mg.SingularWeightError), np.errstate(all="ignore"):
+        layer.forward(images(1, 4))
+
+
+def test_a_dtype_that_is_not_the_layers_own():
+    for name in "ActNorm", "InvConv1x1", "InvConv1x1LU":
+        with pytest.raises(ValueError, match=f"{name} expected float32, .* parameters are, got float64"):
+            LAYERS[name].forward(np.zeros((1, 4)))
+    for dtype in np.float16, np.longdouble, ">f4":
+        with pytest.raises(ValueError, match="expected float32 or float64"):
+            LAYERS["Squeeze"].forward(np.zeros((1, 2, 2, 1), dtype))
+    with pytest.raises(ValueError, match=r"expected dtype np\.float32 or np\.float64"):
+        mg.glow((4, 4, 1), dtype=np.float16)
+
+
+@pytest.mark.parametrize("name", ["ActNorm", "InvConv1x1", "InvConv1x1LU", "AffineCoupling"])
+def test_a_cotangent_of_another_shape(name):
+    """A scalar would broadcast, and a compiled kernel would read past the end of a shorter array."""
+    x = images(3, 1, 1, 4)
+    _, _, cache = LAYERS[name].forward(x)
+    for wrong in np.float32(1), images(1), images(3, 1):
+        with pytest.raises(ValueError, match=rf"{name} expected dlog_det of shape \(3,\), got"):
+            LAYERS[name].backward(x, wrong, cache)
+
+
+def test_numbers_too_large_for_the_flows_dtype_are_the_inputs_fault():
+    flow = mg.glow((4, 4, 1), levels=1, steps=1, hidden=4, rng=0)
+    with pytest.raises(ValueError, match="expected finite float32"):
+        flow.log_prob(np.full((1, 4, 4, 1), 1e300))
+
+
+def test_a_base_of_another_shape():
+    flow = mg.Flow(mg.ActNorm(4), mg.StandardNormal((3,)))
+    with pytest.raises(ValueError, match=r"latents of shape \(3,\), got \(4,\)"):
+        flow.log_prob(images(2, 4))
+
+
+def test_a_module_in_two_places():
+    layer = mg.ActNorm(4)
+    with pytest.raises(ValueError, match="every module once"):
+        mg.Flow(mg.Chain(layer, mg.ActNorm(4), layer), mg.StandardNormal((4,)))
+
+
+def test_samples_that_cannot_be_drawn():
+    flow = mg.glow((4, 4, 1), levels=1, steps=1, hidden=4, rng=0)
+    for n, temperature in (0, 1.0), (3, -1.0), (3, np.nan), (3, np.inf):
+        with pytest.raises(ValueError, match="at least 1 sample and a temperature of at least 0"):
+            flow.sample(n, 0, temperature)
+
+
+def test_a_gradient_that_is_not_finite():
+    with pytest.raises(FloatingPointError, match="gradient is NaN or inf"):
+        clip_norm(np.array([1, np.nan], np.float32), 1.0)
+    large = np.array([3e30, 4e30], np.float32)  # whose squares overflow float32
+    assert clip_norm(large, 1.0) == pytest.approx(5e30)
+    np.testing.assert_allclose(large, [0.6, 0.8], rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -153,6 +228,17 @@ def test_a_constant_channel_starts_finite(dtype, value):
     assert layer.params["log_scale"][1] == 0
     np.testing.assert_allclose(y[..., 1], 0, atol=1e-5 * max(1, value))
     np.testing.assert_allclose(y[..., 0].std(), 1, rtol=1e-5)
+
+
+def test_a_channel_that_differs_by_rounding_alone_counts_as_constant():
+    layer = mg.ActNorm(2, np.float32)
+    x = np.random.default_rng(0).standard_normal((50, 2)).astype(np.float32)
+    x[:, 1] = 1e6 + x[:, 1].round() / 16  # 1/16 is the distance between float32 numbers there
+    layer.initialize(x)
+    assert layer.params["log_scale"][1] == 0 and layer.params["log_scale"][0] != 0
+    double = mg.ActNorm(1, np.float64)
+    double.initialize(1e3 + 1e-4 * np.random.default_rng(0).standard_normal((500, 1)))
+    np.testing.assert_allclose(double.params["log_scale"], -np.log(1e-4), rtol=0.02)
 
 
 @pytest.mark.parametrize(("options", "message"), [

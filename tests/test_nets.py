@@ -57,4 +57,4 @@ def test_an_even_kernel_has_no_centre():
 
 def test_a_convolution_wants_images():
     with pytest.raises(ValueError, match=r"expected images \(B, h, w, 2\), got \(3, 2\)"):
-        Conv(2, 2).forward(np.zeros((3, 2)))
+        Conv(2, 2).forward(np.zeros((3, 2), np.float32))

@@ -212,7 +212,7 @@ def test_a_wrong_layer_is_told_why(layer, check, message):
     with pytest.raises(BrokenPromise, match=message) as caught:
         check(layer)
     assert "\n" not in str(caught.value)
-    with pytest.raises((BrokenPromise, ValueError)):  # another check may meet the layer's own error
+    with pytest.raises((BrokenPromise, ValueError)):  # or its own error, in another check
         check_layer(layer)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 
-def random_shifts(images: np.ndarray, largest: float, rng: np.random.Generator) -> np.ndarray:
-    """Shift every other image, at random, by its own part of `largest` pixels along either axis.
+def random_shifts(images: np.ndarray, largest: float,
+                  rng: int | np.random.Generator | None = None) -> np.ndarray:
+    """Shift each image, with probability 1/2, by its own part of `largest` pixels along either axis.
 
     images: (B, h, w, C) unsigned integers; the result is of the same kind. Values between pixels
     are interpolated linearly and rounded to integers; what comes in at the border is 0. Half of
     the images stay as they are, since interpolation blurs, and a density learns that, too.
     """
+    rng = np.random.default_rng(rng)
     batch, height, width, _ = images.shape
     margin = int(np.ceil(largest))
     padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))

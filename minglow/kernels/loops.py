@@ -88,28 +88,30 @@ def shift_scale_relu_backward(dy, y, scale):
 
 
 def sigmoid_scale(raw, floor):
-    scale, dlog_scale = np.empty(raw.shape, raw.dtype), np.empty(raw.shape, raw.dtype)
+    log_scale, dlog_scale = np.empty(raw.shape, raw.dtype), np.empty(raw.shape, raw.dtype)
     for b in range(raw.shape[0]):
         for p in range(raw.shape[1]):
             for c in range(raw.shape[2]):
                 e = exp(-abs(raw[b, p, c] + 2.0))  # at most 1: no overflow on either side
                 s = (1.0 if raw[b, p, c] + 2.0 >= 0 else e) / (1.0 + e)
-                value = floor + (1.0 - floor) * s
-                scale[b, p, c] = value
-                dlog_scale[b, p, c] = (1.0 - floor) * e / ((1.0 + e) * (1.0 + e)) / value
-    return scale, dlog_scale
+                scale = floor + (1.0 - floor) * s
+                log_scale[b, p, c] = log(scale)
+                dlog_scale[b, p, c] = (1.0 - floor) * e / ((1.0 + e) * (1.0 + e)) / scale
+    return log_scale, dlog_scale
 
 
-def couple(x, shift, scale):
-    y, log_det = np.empty(x.shape, x.dtype), np.empty(x.shape[0], x.dtype)
+def couple(x, shift, log_scale):
+    y, scale = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    log_det = np.empty(x.shape[0], x.dtype)
     for b in range(x.shape[0]):
         total = 0.0
         for p in range(x.shape[1]):
             for c in range(x.shape[2]):
+                scale[b, p, c] = exp(log_scale[b, p, c])
                 y[b, p, c] = (x[b, p, c] + shift[b, p, c]) * scale[b, p, c]
-                total += log(scale[b, p, c])
+                total += log_scale[b, p, c]
         log_det[b] = total
-    return y, log_det
+    return y, scale, log_det
 
 
 def couple_backward(dy, y, scale, dlog_scale, dlog_det):

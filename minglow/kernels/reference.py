@@ -77,30 +77,32 @@ def shift_scale_relu_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray) 
 
 
 def sigmoid_scale(raw: np.ndarray, floor: float) -> Arrays:
-    """A scale between floor and 1, and the derivative of its logarithm; any shape.
+    """The logarithm of a scale between floor and 1, and its derivative; all (B, P, C).
 
         s = sigmoid(raw + 2)
-        scale = floor + (1 - floor) * s              dscale/draw = (1 - floor) * s * (1 - s)
-        dlog_scale = dscale/draw / scale
+        log_scale = log(floor + (1 - floor) * s)
+        dlog_scale = (1 - floor) * s * (1 - s) / scale
     """
     e = np.exp(-np.abs(raw + 2))  # at most 1: no overflow on either side
-    s = np.where(raw + 2 >= 0, 1, e) / (1 + e)
-    scale = floor + (1 - floor) * s
-    dscale = (1 - floor) * e / (1 + e) ** 2
-    return scale, dscale / scale
+    scale = floor + (1 - floor) * np.where(raw + 2 >= 0, 1, e) / (1 + e)
+    return np.log(scale), (1 - floor) * e / (1 + e) ** 2 / scale
 
 
-def couple(x: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> Arrays:
-    """y = (x + shift) * scale and log_det_b = sum log scale_b; all (B, P, C), log_det (B,)."""
-    return (x + shift) * scale, np.log(scale).sum(axis=(1, 2))
+def couple(x: np.ndarray, shift: np.ndarray, log_scale: np.ndarray) -> Arrays:
+    """y = (x + shift) * scale, scale = exp(log_scale), log_det_b = sum log_scale_b.
+
+    All (B, P, C), log_det (B,).
+    """
+    scale = np.exp(log_scale)
+    return (x + shift) * scale, scale, log_scale.sum(axis=(1, 2))
 
 
 def couple_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray, dlog_scale: np.ndarray,
                     dlog_det: np.ndarray) -> Arrays:
-    """The gradients of `couple`, with scale a function of raw; all (B, P, C), dlog_det (B,).
+    """The gradients of `couple`, with log_scale a function of raw; all (B, P, C), dlog_det (B,).
 
         dx = dshift = dy * scale
-        draw = (dy * y + dlog_det_b) * dlog_scale            dlog_scale = dlog(scale)/draw
+        draw = (dy * y + dlog_det_b) * dlog_scale            dlog_scale: of log_scale by raw
     """
     return dy * scale, (dy * y + dlog_det[:, None, None]) * dlog_scale
 

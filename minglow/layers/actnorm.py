@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minglow import kernels
-from minglow.arrays import check_input, pixels, rows
+from minglow.arrays import check_dlog_det, check_input, pixels, rows
 from minglow.bijection import Bijection
 
 
@@ -48,6 +48,7 @@ class ActNorm(Bijection):
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         y = cache
+        check_dlog_det(self, dlog_det, dy)
         scale = np.exp(self.params["log_scale"])
         dx, dshift, dlog_scale = kernels.shift_scale_backward(rows(dy), rows(y), scale)
         self.grads["shift"] += dshift
@@ -56,9 +57,10 @@ class ActNorm(Bijection):
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
         check_input(self, x, len(self.params["shift"]))
-        mean, std = rows(x).mean(axis=0), rows(x).std(axis=0)
-        # A constant channel's std is rounding noise: relative to its values, or absolutely.
-        constant = std <= 1e-6 * np.maximum(1, np.abs(mean))
+        mean = rows(x).mean(axis=0, dtype=np.float64)
+        std = rows(x).std(axis=0, dtype=np.float64)
+        # A constant channel's deviation is rounding alone: relative to its values, or absolutely.
+        constant = std <= 10 * np.finfo(x.dtype).eps * np.maximum(1, np.abs(mean))
         self.params["shift"][...] = -mean
         self.params["log_scale"][...] = -np.log(np.where(constant, 1, std))
         return self.forward(x)[0]

@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 
 from minglow import kernels
-from minglow.arrays import check_even_channels, check_input, halves, join, zero_log_det
+from minglow.arrays import (
+    check_dlog_det,
+    check_even_channels,
+    check_input,
+    halves,
+    join,
+    zero_log_det,
+)
 from minglow.bijection import Bijection, Net
 
-Scale = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Scale = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # raw -> log scale, its derivative
 
 
 class AdditiveCoupling(Bijection):
@@ -25,6 +32,8 @@ class AdditiveCoupling(Bijection):
     backward  dL/dx2 = dL/dy2
               dL/dx1 = dL/dy1 + (dnet/dx1)^T dL/dy2
     """
+
+    net_outputs = 1  # numbers that the net gives for each one that changes
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -67,9 +76,12 @@ class AffineCoupling(Bijection):
               dL/dx1 = dL/dy1 + (dnet/dx1)^T [dL/dshift, dL/draw]
 
     The paper writes y2 = s * x2 + t; its published code, and this layer, shift first. The two
-    are one family: t = s * shift. `scale` is sigmoid_scale as in that code, or exp_scale as in
-    the paper, or any function from raw to (scale, dlog scale/draw).
+    are one family: t = s * shift. The paper's table 1 lets the second half pass, the code the
+    first. `scale` is sigmoid_scale as in that code, or exp_scale as in the paper, or any function
+    from raw to (log scale, dlog scale/draw).
     """
+
+    net_outputs = 2  # numbers that the net gives for each one that changes
 
     def __init__(self, net: Net, scale: Scale | None = None) -> None:
         super().__init__()
@@ -78,49 +90,50 @@ class AffineCoupling(Bijection):
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         x1, x2 = _checked_halves(self, x)
-        shift, scale, dlog_scale, net_cache = self._shift_and_scale(x1, x2.shape[-1])
-        y2, log_det = kernels.couple(flat_pixels(x2), shift, scale)
+        shift, log_scale, dlog_scale, net_cache = self._shift_and_scale(x1, x2.shape[-1])
+        y2, scale, log_det = kernels.couple(flat_pixels(x2), shift, log_scale)
         return join(x1, y2.reshape(x2.shape)), log_det, (net_cache, y2, scale, dlog_scale)
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
         y1, y2 = _checked_halves(self, y)
-        shift, scale, dlog_scale, net_cache = self._shift_and_scale(y1, y2.shape[-1])
-        x2 = flat_pixels(y2) / scale - shift
-        return join(y1, x2.reshape(y2.shape)), (net_cache, flat_pixels(y2), scale, dlog_scale)
+        shift, log_scale, dlog_scale, net_cache = self._shift_and_scale(y1, y2.shape[-1])
+        scale, flat_y2 = np.exp(log_scale), flat_pixels(y2)
+        x2 = flat_y2 / scale - shift
+        return join(y1, x2.reshape(y2.shape)), (net_cache, flat_y2, scale, dlog_scale)
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         net_cache, y2, scale, dlog_scale = cache
+        check_dlog_det(self, dlog_det, dy)
         dy1, dy2 = halves(dy)
         dx2, draw = kernels.couple_backward(flat_pixels(dy2), y2, scale, dlog_scale, dlog_det)
-        dshift, dx2 = dx2, dx2.reshape(dy2.shape)
-        dh = join(dshift, draw).reshape(*dy.shape)
-        return join(dy1 + self.net.backward(dh, net_cache), dx2)
+        dh = join(dx2, draw).reshape(dy.shape)  # dL/dshift = dL/dx2
+        return join(dy1 + self.net.backward(dh, net_cache), dx2.reshape(dy2.shape))
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
         self.net.initialize(_checked_halves(self, x)[0])
         return self.forward(x)[0]
 
     def _shift_and_scale(self, x1: np.ndarray, channels: int) -> tuple[Any, ...]:
-        """What x1 says of the other half: shift, scale, dlog scale/draw, each (B, P, channels)."""
+        """What x1 says of the other half: shift, log scale and its slope, each (B, P, channels)."""
         h, net_cache = _condition(self, x1, 2 * channels)
         shift, raw = halves(flat_pixels(h))
-        scale, dlog_scale = self.scale(raw)
-        return shift, scale, dlog_scale, net_cache
+        return shift, *self.scale(raw), net_cache
 
 
 def sigmoid_scale(raw: np.ndarray, floor: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
-    """scale = floor + (1 - floor) * sigmoid(raw + 2), and dlog scale/draw.
+    """log scale and dlog scale/draw, of raw's shape, for scale = floor + (1 - floor) sigmoid(raw + 2).
 
     The published code's scale, with a floor: without one, dividing by sigmoid(-16) = 1e-7 loses
     all digits of a float32. With it no inverse magnifies rounding more than 1/floor times.
     The 2 starts the scale near 0.88.
     """
-    return kernels.sigmoid_scale(raw, floor)
+    log_scale, dlog_scale = kernels.sigmoid_scale(flat_pixels(raw), floor)
+    return log_scale.reshape(raw.shape), dlog_scale.reshape(raw.shape)
 
 
 def exp_scale(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """scale = exp(raw), and dlog scale/draw = 1: the paper's scale, which has no bounds."""
-    return np.exp(raw), np.ones_like(raw)
+    """log scale = raw and its derivative, 1: the paper's scale exp(raw), which has no bounds."""
+    return raw, np.ones_like(raw)
 
 
 def flat_pixels(x: np.ndarray) -> np.ndarray:

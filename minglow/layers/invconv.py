@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minglow.arrays import check_input, pixels, rows
+from minglow.arrays import check_dlog_det, check_input, pixels, rows
 from minglow.bijection import Bijection, SingularWeightError
 
 
@@ -21,7 +21,7 @@ def inverse_weight(layer: Bijection, weight: np.ndarray) -> np.ndarray:
         inverse = np.linalg.inv(weight)
     except np.linalg.LinAlgError:
         raise SingularWeightError(f"{layer}: its weight is singular, det W = 0") from None
-    condition = np.linalg.norm(weight) * np.linalg.norm(inverse)
+    condition = np.linalg.norm(weight.astype(np.float64)) * np.linalg.norm(inverse.astype(np.float64))
     if not condition < 1 / np.finfo(weight.dtype).eps:
         raise SingularWeightError(
             f"{layer}: its weight is singular to {weight.dtype} precision, "
@@ -44,7 +44,8 @@ class InvConv1x1(Bijection):
                       + (sum_b dL/dlog_det_b) * h * w * W^-T      since d log|det W|/dW = W^-T
     start     a random rotation: log|det W| = 0.
 
-    Raises SingularWeightError where W cannot be inverted.
+    Raises SingularWeightError where det W is 0 or not finite, and, where W^-1 is needed (inverse
+    and backward), where W's condition number exceeds 1/epsilon of its dtype.
     """
 
     def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
@@ -55,9 +56,9 @@ class InvConv1x1(Bijection):
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         weight = self.params["weight"]
         check_input(self, x, len(weight))
-        sign, log_abs_det = np.linalg.slogdet(weight)
-        if sign == 0:
-            raise SingularWeightError(f"{self}: its weight is singular, det W = 0")
+        _, log_abs_det = np.linalg.slogdet(weight)
+        if not np.isfinite(log_abs_det):
+            raise SingularWeightError(f"{self}: its weight is singular, log|det W| = {log_abs_det}")
         return x @ weight.T, np.broadcast_to(pixels(x) * log_abs_det, len(x)), x
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -68,9 +69,11 @@ class InvConv1x1(Bijection):
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         x = cache
+        check_dlog_det(self, dlog_det, dy)
         weight, dweight = self.params["weight"], self.grads["weight"]
+        inverse = inverse_weight(self, weight)
         dweight += rows(dy).T @ rows(x)
-        dweight += dlog_det.sum() * pixels(x) * inverse_weight(self, weight).T
+        dweight += dlog_det.sum() * pixels(x) * inverse.T
         return dy @ weight
 
 
@@ -90,7 +93,8 @@ class InvConv1x1LU(Bijection):
               dL/dlog_s = diag(dL/dU) * sign * exp(log_s) + (sum_b dL/dlog_det_b) * h * w
     start     the factors of a random rotation.
 
-    Raises SingularWeightError where exp(log_s) leaves the dtype's range of inverses.
+    Raises SingularWeightError where an exp(log_s) is 0 or infinite in its dtype, and in inverse
+    where W's condition number exceeds 1/epsilon.
     """
 
     def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
@@ -98,7 +102,7 @@ class InvConv1x1LU(Bijection):
         super().__init__()
         order, lower, upper = lu_factors(random_rotation(channels, rng))
         diagonal = np.diag(upper)
-        self.constants["order"] = order  # row i of P L is row i of L taken at order[i]
+        self.constants["order"] = order  # P L = L[order]: row i of P L is row order[i] of L
         self.constants["sign"] = np.sign(diagonal).astype(dtype)
         self.add_param("lower", np.tril(lower, -1).astype(dtype))
         self.add_param("upper", np.triu(upper, 1).astype(dtype))
@@ -109,6 +113,8 @@ class InvConv1x1LU(Bijection):
         lower, upper, log_s = self.params["lower"], self.params["upper"], self.params["log_s"]
         unit_lower = np.tril(lower, -1) + np.eye(len(lower), dtype=lower.dtype)
         diagonal = self.constants["sign"] * np.exp(log_s)
+        if not np.all(np.isfinite(diagonal) & (diagonal != 0)):
+            raise SingularWeightError(f"{self}: its weight is singular, exp(log_s) = {np.abs(diagonal)}")
         return unit_lower[self.constants["order"]], np.triu(upper, 1) + np.diag(diagonal)
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
@@ -126,6 +132,7 @@ class InvConv1x1LU(Bijection):
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         x = cache
+        check_dlog_det(self, dlog_det, dy)
         permuted_lower, upper = self.factors()
         dweight = rows(dy).T @ rows(x)
         dpermuted_lower, dupper = dweight @ upper.T, permuted_lower.T @ dweight

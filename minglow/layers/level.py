@@ -62,6 +62,8 @@ class Level(Bijection):
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
         check_input(self, y)
+        if y.ndim != 2 or y.shape[1] <= prod(self.half):
+            raise ValueError(f"{self} expected latents (B, D), D above {prod(self.half)}, got {y.shape}")
         b, z = self._parts(y)
         a, inner_cache = self.inner.inverse(z)
         x, steps_cache = self.steps.inverse(join(a, b))

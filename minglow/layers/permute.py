@@ -30,10 +30,13 @@ class Shuffle(Bijection):
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
         check_input(self, y, len(self.constants["order"]))
-        return y[..., np.argsort(self.constants["order"])], None
+        return self._put_back(y), None
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
-        return dy[..., np.argsort(self.constants["order"])]
+        return self._put_back(dy)
+
+    def _put_back(self, y: np.ndarray) -> np.ndarray:
+        return y[..., np.argsort(self.constants["order"])]
 
 
 class Reverse(Shuffle):

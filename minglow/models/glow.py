@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from minglow.bijection import Bijection, Net
+from minglow.bijection import Bijection
 from minglow.chain import Chain, ReversibleChain
 from minglow.distributions import StandardNormal
 from minglow.flow import Flow
@@ -25,7 +26,7 @@ from minglow.nets import Conv, Sequence, ShiftScale, conv_net, mlp
 
 def glow(shape: tuple[int, ...], levels: int = 2, steps: int = 8, hidden: int = 64, *,
          permutation: Callable[..., Bijection] = InvConv1x1,
-         coupling: Callable[[Net], Bijection] = AffineCoupling,
+         coupling: Any = AffineCoupling,
          reversible: bool = False, dtype: type = np.float32,
          rng: int | np.random.Generator | None = None) -> Flow:
     """Glow (Kingma & Dhariwal 2018, figure 2) for images (h, w, C) or vectors (C,).
@@ -37,7 +38,7 @@ def glow(shape: tuple[int, ...], levels: int = 2, steps: int = 8, hidden: int = 
     shape        of one sample, without the batch
     hidden       width of the conditioners (512 in the paper)
     permutation  InvConv1x1, InvConv1x1LU, Shuffle or Reverse
-    coupling     AffineCoupling or AdditiveCoupling
+    coupling     AffineCoupling, AdditiveCoupling, or partial(AffineCoupling, scale=exp_scale)
     reversible   recompute activations in the backward pass instead of keeping them
     dtype        np.float32 or np.float64
     rng          seed or Generator of the random start
@@ -45,13 +46,15 @@ def glow(shape: tuple[int, ...], levels: int = 2, steps: int = 8, hidden: int = 
     Raises ValueError where the shape cannot be squeezed or halved as often as that.
     """
     _check(shape, levels, steps, hidden)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"expected dtype np.float32 or np.float64, got {dtype}")
     rng = np.random.default_rng(rng)
     chain = ReversibleChain if reversible else Chain
-    scale_count = 2 if coupling is AffineCoupling else 1
+    outputs = getattr(coupling, "func", coupling).net_outputs  # a partial's class is its func
 
     def flow_step(channels: int) -> list[Bijection]:
         half = channels // 2
-        net = make_net(half, hidden, scale_count * half, rng, dtype)
+        net = make_net(half, hidden, outputs * half, rng, dtype)
         return [ActNorm(channels, dtype), permutation(channels, rng, dtype), coupling(net)]
 
     def level(shape: tuple[int, ...], remaining: int) -> Bijection:

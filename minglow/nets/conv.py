@@ -82,10 +82,10 @@ def taps_first(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def conv_net(channels_in: int, hidden: int, channels_out: int,
              rng: int | np.random.Generator | None = None, dtype: type = np.float32) -> Sequence:
-    """Glow's conditioner (section 5 and the published code).
+    """Glow's conditioner (Kingma & Dhariwal 2018, section 5; actnorm as in the published code).
 
     3x3 convolution, actnorm, ReLU, 1x1 convolution, actnorm, ReLU, zero-start 3x3 convolution.
-    It starts as the constant 0, so that every coupling starts as the same map for all inputs.
+    It starts as the constant 0 (section 3.3), so that a coupling starts as one map for all inputs.
     """
     rng = np.random.default_rng(rng)
     return Sequence(

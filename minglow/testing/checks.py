@@ -32,10 +32,10 @@ def check_inverse(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
     """
     for dtype in DTYPES:
         for candidate, batch in examples(layer, x, rng, dtype, size=0.05):
-            y = candidate.forward(batch)[0]
-            if y.dtype != batch.dtype:
-                raise broken("forward's dtype", _of(batch), y.dtype, batch.dtype,
-                             "A constant of another precision took part.")
+            y, log_det, _ = candidate.forward(batch)
+            if not y.dtype == np.asarray(log_det).dtype == batch.dtype:
+                raise broken("forward's dtypes", _of(batch), (y.dtype, np.asarray(log_det).dtype),
+                             (batch.dtype, batch.dtype), "A number of another precision took part.")
             _same_trip("inverse(forward(x)) = x", batch, candidate.inverse(y)[0])
             between = (y + y[::-1]) / 2  # where outputs fill a convex set, as they mostly do
             back = candidate.forward(candidate.inverse(between)[0])[0]
@@ -122,7 +122,7 @@ def check_initialize(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 
 def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
     """No argument is written to, no parameter changes outside initialize, results repeat."""
     for candidate, batch in examples(layer, x, rng):
-        before = [value.copy() for _, part in candidate.walk() for value in part.params.values()]
+        before = [value.copy() for value in _saved(candidate)]
         y, log_det, cache = candidate.forward(batch.copy())
         dy, dlog_det = cotangents(y, log_det, rng)
         calls: dict[str, Any] = {
@@ -132,7 +132,7 @@ def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -
         for name, (method, arguments) in calls.items():
             copies = [value.copy() for value in _arrays(arguments)]
             method(*arguments)
-            after = [value for _, part in candidate.walk() for value in part.params.values()]
+            after = _saved(candidate)
             for was, now, what in [*zip(copies, _arrays(arguments), ["argument"] * len(copies)),
                                    *zip(before, after, ["parameter"] * len(before))]:
                 if not np.array_equal(was, now, equal_nan=True):
@@ -177,6 +177,12 @@ def check_backends(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0)
 
 def _of(x: np.ndarray) -> str:
     return f"x of shape {x.shape}, {x.dtype}"
+
+
+def _saved(layer: Bijection) -> list[np.ndarray]:
+    """Every array that a checkpoint of the layer holds."""
+    return [value for _, part in layer.walk()
+            for arrays in (part.params, part.constants) for value in arrays.values()]
 
 
 def _arrays(value: Any) -> list[np.ndarray]:

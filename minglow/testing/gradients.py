@@ -80,7 +80,8 @@ def _check_slope(layer: Any, x: np.ndarray, parts: tuple[np.ndarray, ...],
     except NotSmooth:
         return False
     slope = np.sum(gradient * v)
-    tolerance = TOLERANCE * max(np.linalg.norm(gradient), abs(expected)) + 1e-9 * (1 + abs(loss(value)))
+    rounding = 2e-9 * (1 + abs(loss(value)))  # of the differences
+    tolerance = TOLERANCE * max(np.linalg.norm(gradient), abs(expected)) + rounding
     if not abs(slope - expected) <= tolerance:
         raise broken(f"backward: the gradient by {name}", f"x of shape {x.shape}, along one direction",
                      slope, expected, _cause(layer, x, parts, name, rng))
