@@ -1,6 +1,6 @@
 """minglow: Glow in plain NumPy, with every backward pass derived by hand."""
 
-from minglow.bijection import Bijection, Module, SingularWeightError
+from minglow.bijection import Bijection, Module, Net, SingularWeightError
 from minglow.bits import bits_per_dim, dequantize, quantize
 from minglow.chain import Chain, ReversibleChain
 from minglow.distributions import StandardNormal
@@ -37,6 +37,7 @@ __all__ = [
     "InvConv1x1LU",
     "Level",
     "Module",
+    "Net",
     "Reverse",
     "ReversibleChain",
     "Shuffle",

@@ -41,6 +41,9 @@ def zero_log_det(x: np.ndarray) -> np.ndarray:
 def check_input(layer: Module, x: np.ndarray, channels: int | None = None) -> None:
     """Raise ValueError unless x is a non-empty (B, ..., channels) array of the layer's own dtype."""
     last = "C" if channels is None else channels
+    if not hasattr(x, "ndim"):
+        kind = type(x).__name__
+        raise ValueError(f"{layer} expected an array of shape (B, ..., {last}), got a {kind}")
     if x.ndim < 2 or (channels is not None and x.shape[-1] != channels):
         raise ValueError(f"{layer} expected an array of shape (B, ..., {last}), got {x.shape}")
     if 0 in x.shape:

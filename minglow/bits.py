@@ -23,8 +23,9 @@ def dequantize(images: np.ndarray, levels: int, rng: int | np.random.Generator |
     probability of the integer, and by Jensen's inequality E_u log p(x) - D log(levels) is a
     lower bound of its logarithm (Theis et al. 2016, section 3.1).
 
-    Raises ValueError for values that are not integers in 0 .. levels-1.
+    Raises ValueError for values that are not integers in 0 .. levels-1, and for less than 2 levels.
     """
+    _check_levels(levels)
     if images.dtype.kind not in "iu":
         raise ValueError(f"expected integer images, got {images.dtype}")
     if images.size and not 0 <= int(images.min()) <= int(images.max()) < levels:
@@ -43,6 +44,7 @@ def quantize(x: np.ndarray, levels: int) -> np.ndarray:
     are uint8, or uint16 where `levels` exceeds 256.
     Raises ValueError for NaN: it belongs to no cell.
     """
+    _check_levels(levels)
     if np.isnan(x).any():
         raise ValueError("expected numbers to turn into an image, got NaN")
     dtype = np.uint8 if levels <= 256 else np.uint16
@@ -58,3 +60,8 @@ def bits_per_dim(log_prob: T, dims: int, levels: int) -> T:
     A density of 1 on the whole cube costs log2(levels), as does guessing uniformly.
     """
     return -log_prob / (dims * log(2)) + log2(levels)
+
+
+def _check_levels(levels: int) -> None:
+    if not 2 <= levels <= 2**16:
+        raise ValueError(f"expected from 2 to 65536 grey levels, got {levels}")

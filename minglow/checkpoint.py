@@ -8,6 +8,7 @@ by, every array's name, shape, dtype and SHA-256, and where each parameter lies 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from itertools import zip_longest
@@ -65,9 +66,12 @@ def read(path: str | Path) -> Checkpoint:
     """Read and verify a checkpoint. Raises CheckpointError that says what is wrong with which file."""
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+    content = path.read_bytes()
+    if not content.startswith(b"PK\x03\x04"):
+        raise CheckpointError(f"{path}: not a minglow checkpoint")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         manifest = json.loads(arrays.pop("manifest").tobytes())
         version, expected = manifest["format"], manifest["arrays"]

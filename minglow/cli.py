@@ -1,4 +1,4 @@
-"""The command line: train, sample, evaluate, interpolate, info. Floor 4.
+"""The command line: train, sample, evaluate, interpolate, info, check. Floor 4.
 
 Whatever goes wrong is one line on stderr and a non-zero exit.
 """
@@ -15,6 +15,7 @@ import numpy as np
 
 import minglow
 from minglow import kernels
+from minglow.check import run_check
 from minglow.commands import (
     COUPLINGS,
     PERMUTATIONS,
@@ -44,20 +45,27 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=run.__doc__, description=run.__doc__, epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter)
-        sub.set_defaults(run=run)
-        sub.add_argument("--backend", choices=kernels.BACKENDS, help="who runs the hot loops")
-        sub.add_argument("--seed", type=natural, default=0)
+        sub.set_defaults(run=run, backend=None)
         return sub
 
+    def add_common(sub: argparse.ArgumentParser, seed: str = "") -> None:
+        sub.add_argument("--backend", choices=kernels.BACKENDS, help="who runs the hot loops")
+        if seed:
+            sub.add_argument("--seed", type=natural, default=0, help=f"{seed} (0)")
+
     sub = command("train", run_train, "minglow train --data photos.npz -L 3 -K 8 --hidden 128")
+    add_common(sub, "of the start, the batches and the samples")
     add_data(sub, default="digits")
     sub.add_argument("-K", dest="flow_steps", type=positive, default=12, help="flow steps a level (12)")
     sub.add_argument("-L", dest="levels", type=positive, default=2, help="levels (2)")
     sub.add_argument("--hidden", type=positive, default=32, help="width of the conditioners (32)")
-    sub.add_argument("--permutation", choices=PERMUTATIONS, default="1x1")
-    sub.add_argument("--coupling", choices=COUPLINGS, default="affine")
+    sub.add_argument("--permutation", choices=PERMUTATIONS, default="1x1",
+                     help="what mixes the channels of a flow step (1x1)")
+    sub.add_argument("--coupling", choices=COUPLINGS, default="affine",
+                     help="affine scales by a sigmoid, affine-exp by exp as the paper writes (affine)")
     sub.add_argument("--reversible", action="store_true", help="recompute activations: less memory")
-    sub.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    sub.add_argument("--dtype", choices=("float32", "float64"), default="float32",
+                     help="precision (float32)")
     sub.add_argument("--steps", type=positive, default=2500, help="training steps (2500)")
     sub.add_argument("--batch", type=positive, default=64, help="images in a step (64)")
     sub.add_argument("--rate", type=amount, default=0.01, help="largest learning rate (0.01)")
@@ -68,20 +76,27 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("sample", run_sample, "minglow sample runs/digits-1 -n 64 --temperature 0.8")
     add_checkpoint(sub, out=True)
+    add_common(sub, "of the samples")
     sub.add_argument("-n", dest="number", type=positive, default=80, help="how many (80)")
     sub.add_argument("--temperature", type=amount, default=0.8, help="of the latents' noise (0.8)")
 
     sub = command("evaluate", run_evaluate, "minglow evaluate runs/digits-1")
     add_checkpoint(sub)
+    add_common(sub)
     add_data(sub)
 
     sub = command("interpolate", run_interpolate, "minglow interpolate runs/digits-1 --pairs 4 --seed 3")
     add_checkpoint(sub, out=True)
+    add_common(sub, "of the choice of images")
     add_data(sub)
     sub.add_argument("--pairs", type=positive, default=6, help="lines (6)")
     sub.add_argument("--frames", type=positive, default=9, help="images in a line (9)")
 
     add_checkpoint(command("info", run_info, "minglow info runs/digits-1"))
+
+    sub = command("check", run_check, "minglow check my_module:MyLayer")
+    sub.add_argument("target", help="module:name of a Bijection, or of what makes one")
+    sub.add_argument("--seed", type=natural, default=0, help="of the parameters and the batches (0)")
     return top
 
 
@@ -132,14 +147,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.backend:
             minglow.use(args.backend)
         with np.errstate(all="ignore"):  # Flow looks for NaN and inf, and says where they came from
-            args.run(args)
+            return args.run(args) or 0
     except (ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
         print(f"minglow {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"minglow {args.command}: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

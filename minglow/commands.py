@@ -33,10 +33,15 @@ def build(recipe: dict[str, Any]) -> Flow:
     )
 
 
+def read_checkpoint(path: str | Path) -> checkpoint.Checkpoint:
+    """A checkpoint by its own path or by its run's folder. Raises CheckpointError."""
+    path = Path(path)
+    return checkpoint.read(path / runs.CHECKPOINT if path.is_dir() else path)
+
+
 def load_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
     """The flow in a checkpoint or in a run's folder, and its recipe. Raises CheckpointError."""
-    path = Path(path)
-    saved = checkpoint.read(path / runs.CHECKPOINT if path.is_dir() else path)
+    saved = read_checkpoint(path)
     try:
         flow = build(saved.recipe)
     except (KeyError, TypeError, ValueError) as error:
@@ -58,7 +63,13 @@ def load_data(name: str, grey_levels: int | None) -> data.Images:
 def data_for(args: argparse.Namespace, recipe: dict[str, Any]) -> data.Images:
     """The images that were asked for, or those that the model was trained on."""
     name = args.data or recipe["data"]
-    return load_data(name, args.grey_levels or (None if name == "digits" else recipe["grey_levels"]))
+    if not args.data and name != "digits" and not Path(name).is_file():
+        raise ValueError(f"{name}, which the model was trained on, is not there: name it by --data")
+    images = load_data(name, args.grey_levels or (None if name == "digits" else recipe["grey_levels"]))
+    if list(images.held_out.shape[1:]) != recipe["shape"]:
+        raise ValueError(f"expected images of the model's shape {tuple(recipe['shape'])}, "
+                         f"got {images.held_out.shape[1:]} in {name}")
+    return images
 
 
 def run_train(args: argparse.Namespace) -> None:
@@ -115,8 +126,8 @@ def run_interpolate(args: argparse.Namespace) -> None:
 
 def run_info(args: argparse.Namespace) -> None:
     """Print what a checkpoint holds."""
-    flow, recipe = load_flow(args.checkpoint)
-    say(**recipe, parameters=flow.flat.value.size)
+    saved = read_checkpoint(args.checkpoint)
+    say(**saved.recipe, parameters=saved.arrays["parameters"].size)
 
 
 def report_quality(flow: Flow, images: data.Images) -> None:
@@ -134,9 +145,9 @@ def beside(path: Path, name: str) -> Path:
 
 def save(figure: Figure, out: Path) -> Path:
     """Save a figure, as a .png if its name has no ending; return where it is."""
-    out = out if out.suffix else out.with_suffix(".png")
     if out.is_dir():
         raise ValueError(f"expected a file to write, got the folder {out}")
+    out = out if out.suffix else out.with_suffix(".png")
     figure.savefig(out, dpi=150)
     return out
 

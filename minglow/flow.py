@@ -53,7 +53,10 @@ class Flow(Module):
             raise ValueError(f"expected at least 1 sample and a temperature of at least 0, "
                              f"got {n} and {temperature}")
         z = self.base.sample(n, np.random.default_rng(rng), self.dtype)
-        return self._finite(self.bijection.inverse(self.dtype(temperature) * z)[0], "sample")
+        x, _ = self.bijection.inverse(self.dtype(temperature) * z)
+        if not np.isfinite(x).all():
+            raise FloatingPointError(f"samples at temperature {temperature:g} are NaN or inf")
+        return x
 
     def nll_and_grad(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Mean negative log-likelihood of a batch in nats, and its derivative by x.

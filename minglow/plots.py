@@ -34,7 +34,8 @@ def image_sheet(images: np.ndarray, columns: int, levels: int, title: str = "",
     picture = tile(images, columns, levels)
     height, width = picture.shape[:2]
     inches = min(8.0, 0.55 * columns)
-    figure = Figure(figsize=(inches + 0.8, inches * height / width + 0.6), layout="constrained")
+    size = max(3.5, inches + 0.8), max(1.2, inches * height / width + 0.6)  # room for the title
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     if picture.ndim == 3:
         axes.imshow(np.nan_to_num(picture, nan=0.85), interpolation="nearest")
@@ -60,9 +61,10 @@ def training_curves(curve: Sequence[tuple[int, float, float]], levels: int) -> F
     axes = figure.add_subplot()
     uniform = np.log2(levels)
     axes.axhline(uniform, color="0.5", linestyle=":", label=f"uniform model, {uniform:.2f}")
-    axes.plot(steps, bits, color="#0072B2", label="training batches")
+    marker = "." if len(steps) < 20 else ""  # a line of one point is none
+    axes.plot(steps, bits, marker=marker, color="#0072B2", label="training batches")
     at_the_end = f"held out, {held_out_bits[-1]:.2f} at the end"
-    axes.plot(steps, held_out_bits, color="#D55E00", label=at_the_end)
+    axes.plot(steps, held_out_bits, marker=marker, color="#D55E00", label=at_the_end)
     axes.set_ylim(0.9 * min(*bits, *held_out_bits), 1.1 * max(uniform, *bits, *held_out_bits))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step")

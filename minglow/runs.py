@@ -18,13 +18,14 @@ from minglow.flow import Flow
 from minglow.train import Progress
 
 CHECKPOINT = "model.npz"
+MOST_IMAGES = 10_000  # on one sheet
 TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 
 
 def new_folder(parent: str | Path, name: str | None, stem: str) -> Path:
     """Make parent/name, or the first free parent/stem-1, stem-2, ...; never one that has content."""
     parent = Path(parent)
-    if name is not None and (Path(name).name != name or name == ".."):
+    if name is not None and (Path(name).name != name or name in ("", "..")):
         raise ValueError(f"expected the name of a folder in {parent}, got {name!r}")
     if name is None:
         taken = {path.name for path in parent.iterdir()} if parent.is_dir() else set()
@@ -100,6 +101,7 @@ def finish(folder: Path, flow: Flow, images: Images, curve: list[tuple[int, floa
 
 def sample_images(flow: Flow, n: int, temperature: float, seed: int, levels: int) -> np.ndarray:
     """n samples as integer images (n, h, w, C)."""
+    _check_count(n)
     return quantize(flow.sample(n, seed, temperature), levels)
 
 
@@ -123,6 +125,7 @@ def interpolation_strip(flow: Flow, images: np.ndarray, levels: int, pairs: int 
     images: integer images, of which the first 2 * pairs are the ends, again from the first where
     there are fewer.
     """
+    _check_count(pairs * frames)
     ends = images[np.arange(2 * pairs) % len(images)]
     x = dequantize(ends, levels, np.random.default_rng(0), flow.dtype)
     z = flow.latents(x)
@@ -130,3 +133,8 @@ def interpolation_strip(flow: Flow, images: np.ndarray, levels: int, pairs: int 
     between = np.concatenate([a + share * (b - a) for a, b in zip(z[::2], z[1::2])])
     frames_out = quantize(flow.bijection.inverse(between)[0], levels)
     return plots.image_sheet(frames_out, frames, levels, "held-out images, and the latents between them")
+
+
+def _check_count(images: int) -> None:
+    if images > MOST_IMAGES:
+        raise ValueError(f"expected at most {MOST_IMAGES} images at once, got {images}")

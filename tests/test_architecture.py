@@ -17,7 +17,7 @@ FLOORS = {
         "version"},
     2: {"layers", "nets", "chain", "flow", "optim", "checkpoint", "testing"},
     3: {"models", "train", "runs"},
-    4: {"cli", "commands"},
+    4: {"cli", "commands", "check", "__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 

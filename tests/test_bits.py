@@ -40,6 +40,10 @@ def test_quantize_sends_what_lies_outside_to_the_nearest_level():
     np.testing.assert_array_equal(mg.quantize(np.array([-9.0, 9.0]), 17), [0, 16])
     with pytest.raises(ValueError, match="got NaN"):
         mg.quantize(np.array([np.nan]), 17)
+    assert mg.quantize(np.array([0.49]), 300).item() == 297  # more than a byte holds
+    for levels in 0, 1, 2**17:
+        with pytest.raises(ValueError, match="from 2 to 65536 grey levels"):
+            mg.quantize(np.zeros(1), levels)
 
 
 def test_values_that_are_no_level_are_refused():

@@ -1,5 +1,6 @@
 """What is saved comes back; what is damaged says so and changes nothing."""
 
+import os
 import zipfile
 
 import numpy as np
@@ -51,12 +52,9 @@ def test_saving_replaces_whole_files_and_leaves_no_other(tmp_path, monkeypatch):
 
 def test_the_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
     calls = []
-    for name in "fsync", "replace":
-        def called(*arguments, name=name, real=getattr(checkpoint.os, name)):
-            calls.append(name)
-            real(*arguments)
-
-        monkeypatch.setattr(checkpoint.os, name, called)
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda *a: (calls.append("fsync"), fsync(*a)))
+    monkeypatch.setattr(os, "replace", lambda *a: (calls.append("replace"), replace(*a)))
     checkpoint.save(tmp_path / "model.npz", glow(), {})
     assert calls == ["fsync", "replace"]
 
@@ -112,7 +110,7 @@ def test_other_files_are_refused(tmp_path):
         checkpoint.read(path)
     for content in (b"", b"text", np.random.default_rng(0).bytes(500)):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match="not a minglow checkpoint, or damaged"):
+        with pytest.raises(CheckpointError, match="not a minglow checkpoint"):
             checkpoint.read(path)
     np.savez(path, parameters=np.zeros(3))
     with pytest.raises(CheckpointError, match="not a minglow checkpoint"):

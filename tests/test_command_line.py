@@ -151,7 +151,7 @@ BAD = {
     "no rate": (["train", "--rate", "0"], "expected rate and clip above 0"),
     "divergence": (["train", "--rate", "1e9", "-K", "2"], "diverged"),
     "backend": (["train", "--backend", "torch"], "invalid choice: 'torch'"),
-    "grey levels": (["train", "--grey-levels", "9"], "expected 17 grey levels for the digits, got 9"),
+    "grey levels": (["train", "--grey-levels", "9"], "expected 17 grey levels for the digits"),
     "data": (["train", "--data", "missing.npz"], "missing.npz: no such file"),
     "checkpoint": (["evaluate", "missing"], "missing: no such file"),
     "folder": (["sample", "."], "model.npz: no such file"),
@@ -159,7 +159,16 @@ BAD = {
     "temperature": (["sample", "RUN", "--temperature", "-1"], "number of at least 0, got '-1'"),
     "out": (["sample", "RUN", "--out", "missing/a.png"], "No such file or directory: 'missing/a.png'"),
     "format": (["sample", "RUN", "--out", "a.xyz"], "'xyz' is not supported"),
-    "other images": (["evaluate", "RUN", "--data", "photos.npy"], "expected an array of shape"),
+    "other images": (["evaluate", "RUN", "--data", "photos.npy"],
+                     "expected images of the model's shape (8, 8, 1), got (4, 4, 1) in photos.npy"),
+    "one level": (["train", "--data", "photos.npy", "--grey-levels", "1"], "from 2 to 256 grey levels"),
+    "digits' levels": (["evaluate", "RUN", "--grey-levels", "5"], "expected 17 grey levels"),
+    "hot": (["sample", "RUN", "--temperature", "1e38"], "samples at temperature 1e+38 are NaN"),
+    "too many": (["interpolate", "RUN", "--pairs", "100000"], "at most 10000 images at once"),
+    "a folder": (["train", "--data", "."], "a folder, not a file"),
+    "no name": (["train", "--name", ""], "expected the name of a folder in runs, got ''"),
+    "parent": (["train", "--name", ".."], "the name of a folder in runs, got '..'"),
+    "out is a folder": (["sample", "RUN", "--out", "."], "expected a file to write, got the folder ."),
 }
 
 
@@ -187,7 +196,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == "minglow info: interrupted\n"
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "interpolate", "info"])
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "interpolate", "info", "check"])
 def test_every_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as exit:
         main([command, "--help"])

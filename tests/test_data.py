@@ -65,7 +65,7 @@ BAD = {
     "empty": (np.zeros((5, 0, 4), np.uint8), "at least 2 images, got an array"),
     "channels": (np.zeros((5, 3, 4, 4), np.uint8), "expected 1 or 3 channels, and them last"),
     "levels": (np.full((5, 4, 4), 17, np.uint8), "below 17 levels, got 17"),
-    "objects": (np.array([{}, {}]), "not a .npy or .npz file of numbers"),
+    "objects": (np.array([{}, {}]), "holds no array of numbers"),
 }
 
 

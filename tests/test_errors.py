@@ -191,6 +191,12 @@ def test_numbers_too_large_for_the_flows_dtype_are_the_inputs_fault():
         flow.log_prob(np.full((1, 4, 4, 1), 1e300))
 
 
+def test_a_list_is_no_array():
+    flow = mg.glow((2,), steps=1, hidden=4, rng=0)
+    with pytest.raises(ValueError, match=r"Flow expected an array of shape \(B, .*, got a list"):
+        flow.log_prob([[0.0, 1.0]])
+
+
 def test_a_base_of_another_shape():
     flow = mg.Flow(mg.ActNorm(4), mg.StandardNormal((3,)))
     with pytest.raises(ValueError, match=r"latents of shape \(3,\), got \(4,\)"):

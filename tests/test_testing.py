@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minglow as mg
+from minglow.cli import main
 from minglow.nets import conv_net
 from minglow.testing import (
     BrokenPromise,
@@ -183,7 +184,7 @@ def coupling(kind=mg.AffineCoupling):
 
 
 WRONG = [
-    (ForgetsThePixels(), check_log_det, r"Off by a factor h\*w = 6: every one of the h\*w pixels counts"),
+    (ForgetsThePixels(), check_log_det, r"Off by a factor h\*w = 6: every one of the h\*w pixels"),
     (WrongSign(), check_log_det, "The sign of log_det is wrong, as of the inverse map"),
     (SumsOverTheBatch(), check_log_det, "It is the sum over the batch: log_det is one number for each"),
     (ScalarLogDet(), check_log_det, "never a scalar, never a sum"),
@@ -239,6 +240,43 @@ def test_backends_that_differ_are_told_apart(monkeypatch):
     monkeypatch.setattr(mg.kernels.loops, "shift_scale", lambda *a: wrong(*a) * (1 + 1e-9))
     with pytest.raises(BrokenPromise, match="agreement of backends is broken at y, loops"):
         check_backends(layer)
+
+
+def test_the_command_prints_promises_kept_and_broken(capsys):
+    assert main(["check", "test_testing:Scale"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("Scale, on batches of shape (3, 4), (3, 2, 3, 4)")
+    assert [line.split()[:2] for line in shown[1:-1]] == [["kept", name] for name, _ in layer_checks()]
+    assert shown[-1] == "all kept"
+    assert main(["check", "test_testing:ForgetsThePixels"]) == 1
+    shown = capsys.readouterr().out
+    assert "BROKEN  log_det     log_det = log|det dy/dx| is broken at x of shape (3, 2, 3, 4)" in shown
+    assert "kept    inverse" in shown and shown.endswith("2 broken\n")
+    assert main(["check", "test_testing:coupling"]) == 0  # a function
+    assert main(["check", "test_testing:DropsAChannel"]) == 1
+    assert "BROKEN  inverse     raised ValueError: operands could not" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("target", "message"), [
+    ("test_testing", "expected module:name, got 'test_testing'"), (":Scale", "expected module:name"),
+    ("no_such:Scale", "no_such:Scale cannot be made (ModuleNotFoundError"),
+    ("test_testing:Nothing", "cannot be made (AttributeError"),
+    ("minglow:AffineCoupling", "AffineCoupling asks for net: name a function without arguments"),
+    ("test_testing:cubic", "cubic asks for x"),
+    ("test_testing:a_number", "expected a minglow.Bijection, got int"),
+    ("test_testing:odd_flatten", "Flatten took a sample of none of the shapes")])
+def test_what_cannot_be_checked_is_told_in_one_line(target, message, capsys):
+    assert main(["check", target]) == 1
+    shown = capsys.readouterr().err
+    assert message in shown and shown.count("\n") == 1
+
+
+def a_number():
+    return 3
+
+
+def odd_flatten():
+    return mg.Flatten((3, 5, 2))
 
 
 @parametrize_with_checks([Scale(4), mg.InvConv1x1(2, 0), mg.Squeeze()])

@@ -37,6 +37,8 @@ def load_images(path: str | Path, levels: int = 256) -> Images:
     `images`, or the only one. Raises ValueError that names the file for anything else, and for
     values of `levels` or more.
     """
+    if not 2 <= levels <= 256:
+        raise ValueError(f"expected from 2 to 256 grey levels of uint8, got {levels}")
     images = _read_array(Path(path))
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ValueError(
@@ -56,9 +58,12 @@ def load_images(path: str | Path, levels: int = 256) -> Images:
 
 def _read_array(path: Path) -> np.ndarray:
     if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        with path.open("rb") as file:
+        raise ValueError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+    with path.open("rb") as file:
+        if not file.read(6).startswith((b"PK\x03\x04", b"\x93NUMPY")):
+            raise ValueError(f"{path}: not a .npy or .npz file")
+        file.seek(0)
+        try:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded
@@ -66,7 +71,7 @@ def _read_array(path: Path) -> np.ndarray:
             name = "images" if "images" in names else names[0] if len(names) == 1 else None
             if name is not None:
                 return loaded[name]
-    except Exception as error:  # np.load answers damage with half a dozen kinds of exception
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: not a .npy or .npz file of numbers ({reason})") from None
+        except Exception as error:  # np.load answers damage with half a dozen kinds of exception
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path}: holds no array of numbers, or is damaged ({reason})") from None
     raise ValueError(f"{path}: expected one array, or one called 'images', got {names}")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from types import FunctionType, TracebackType
 from typing import Any
 
@@ -70,12 +71,26 @@ def _compiled(name: str) -> Callable[..., Any]:
     if name not in _dispatchers:
         import numba  # noqa: PLC0415  here, since it takes longer to import than all of minglow
 
-        function = getattr(loops, name)
+        config: Any = numba.config
+        function, chosen = getattr(loops, name), config.CACHE_DIR
+        config.CACHE_DIR = chosen or str(_cache_folder())
         try:
             _dispatchers[name] = numba.njit(function, cache=True, error_model="numpy")
         except RuntimeError:  # no folder that its cache could be written to
             _dispatchers[name] = numba.njit(function, error_model="numpy")
+        finally:
+            config.CACHE_DIR = chosen
     return _dispatchers[name]
+
+
+def _cache_folder() -> Path:
+    """The user's folder for caches.
+
+    Numba's own choice is beside the source, where an uninstalled package would leave files behind
+    that Python takes for a package. NUMBA_CACHE_DIR comes first.
+    """
+    parent = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache"
+    return Path(os.path.expanduser(parent)) / "minglow"
 
 
 _backend: str | None = None

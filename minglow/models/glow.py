@@ -24,7 +24,7 @@ from minglow.layers import (
 from minglow.nets import Conv, Sequence, ShiftScale, conv_net, mlp
 
 
-def glow(shape: tuple[int, ...], levels: int = 2, steps: int = 8, hidden: int = 64, *,
+def glow(shape: tuple[int, ...], levels: int | None = None, steps: int = 8, hidden: int = 64, *,
          permutation: Callable[..., Bijection] = InvConv1x1,
          coupling: Any = AffineCoupling,
          reversible: bool = False, dtype: type = np.float32,
@@ -36,6 +36,8 @@ def glow(shape: tuple[int, ...], levels: int = 2, steps: int = 8, hidden: int = 
     and so one level, and perceptrons for conditioners.
 
     shape        of one sample, without the batch
+    levels       L, by default 2 for images and 1 for vectors
+    steps        K, flow steps in each level
     hidden       width of the conditioners (512 in the paper)
     permutation  InvConv1x1, InvConv1x1LU, Shuffle or Reverse
     coupling     AffineCoupling, AdditiveCoupling, or partial(AffineCoupling, scale=exp_scale)
@@ -45,6 +47,7 @@ def glow(shape: tuple[int, ...], levels: int = 2, steps: int = 8, hidden: int = 
 
     Raises ValueError where the shape cannot be squeezed or halved as often as that.
     """
+    levels = (2 if len(shape) == 3 else 1) if levels is None else levels
     _check(shape, levels, steps, hidden)
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"expected dtype np.float32 or np.float64, got {dtype}")

@@ -1,0 +1,75 @@
+"""minglow check: hold a user's own layer against the contract. Floor 4."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import sys
+from typing import Any
+
+from minglow.bijection import Bijection
+from minglow.testing import BrokenPromise, examples, layer_checks
+
+KNOWN = {"channels": 4, "shape": (2, 3, 4), "rng": 0}  # arguments that a constructor may ask for
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Check every promise of a layer of your own, and print those kept and broken."""
+    layer = make(args.target)
+    shapes = ", ".join(str(x.shape) for _, x in examples(layer))
+    print(f"{type(layer).__name__}, on batches of shape {shapes}")
+    broken = 0
+    for name, check in layer_checks(rng=args.seed):
+        try:
+            check(layer)
+            print(f"kept    {name:10}  {_promise(check)}")
+        except BrokenPromise as error:
+            print(f"BROKEN  {name:10}  {error}")
+            broken += 1
+        except Exception as error:  # the user's own code may raise anything
+            print(f"BROKEN  {name:10}  raised {type(error).__name__}: {' '.join(str(error).split())}")
+            broken += 1
+    print(f"{broken} broken" if broken else "all kept")
+    return 1 if broken else 0
+
+
+def make(target: str) -> Bijection:
+    """The layer that module:name stands for: an instance, or what a class or function makes.
+
+    Of a constructor's arguments without defaults, channels, shape and rng are known. Raises
+    ValueError in one line for whatever goes wrong.
+    """
+    module_name, _, name = target.partition(":")
+    if not module_name or not name:
+        raise ValueError(f"expected module:name, got {target!r}")
+    sys.path.insert(0, "")  # the folder that one is in, as `python -m` does
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+        layer = found if isinstance(found, Bijection) else found(**_arguments(found))
+    except ValueError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{target} cannot be made ({reason})") from None
+    finally:
+        sys.path.remove("")
+    if not isinstance(layer, Bijection):
+        raise ValueError(f"{target}: expected a minglow.Bijection, got {type(layer).__name__}")
+    return layer
+
+
+def _arguments(maker: Any) -> dict[str, Any]:
+    asked = [name for name, parameter in inspect.signature(maker).parameters.items()
+             if parameter.default is parameter.empty
+             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
+    unknown = [name for name in asked if name not in KNOWN]
+    if unknown:
+        raise ValueError(f"{maker.__name__} asks for {', '.join(unknown)}: name a function without "
+                         "arguments that makes one")
+    return {name: KNOWN[name] for name in asked}
+
+
+def _promise(check: Any) -> str:
+    """The first line of a check's docstring."""
+    return str(check.func.__doc__).strip().splitlines()[0].rstrip(".")
