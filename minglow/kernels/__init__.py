@@ -16,12 +16,15 @@ import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from types import FunctionType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from minglow.kernels import loops, reference
 
-NAMES = [name for name, value in vars(loops).items() if isinstance(value, FunctionType)]
+NAMES = (
+    "gather", "scatter", "shift_scale", "shift_scale_backward", "shift_scale_relu",
+    "shift_scale_relu_backward", "sigmoid_scale", "couple", "couple_backward", "adam", "adamax",
+)
 BACKENDS = ("numpy", "loops", "numba")
 
 
