@@ -113,31 +113,6 @@ def test_nll_is_the_mean_of_log_prob_and_its_gradient_follows_it():
     np.testing.assert_allclose(np.sum(dx * direction), (ahead - behind) / (2 * h), rtol=1e-6)
 
 
-def test_an_affine_flow_is_its_closed_form_gaussian():
-    rng = np.random.default_rng(0)
-    chain = mg.Chain(mg.ActNorm(2, np.float64), mg.InvConv1x1(2, rng, np.float64))
-    flow = moved(mg.Flow(chain, mg.StandardNormal((2,))), rng, 0.5)
-    actnorm, conv = flow.bijection.layers
-    to_latent = conv.params["weight"] * np.exp(actnorm.params["log_scale"])
-    covariance = np.linalg.inv(to_latent.T @ to_latent)
-    x, mean = rng.standard_normal((6, 2)), -actnorm.params["shift"]
-    quadratic = np.einsum("bi,ij,bj->b", x - mean, np.linalg.inv(covariance), x - mean)
-    expected = -0.5 * quadratic - 0.5 * np.log(np.linalg.det(2 * np.pi * covariance))
-    np.testing.assert_allclose(flow.log_prob(x), expected, rtol=1e-10)
-    samples = flow.sample(200_000, rng=1, temperature=0.5)
-    np.testing.assert_allclose(samples.mean(axis=0), mean, atol=0.02 * np.sqrt(covariance.max()))
-    np.testing.assert_allclose(np.cov(samples.T), 0.25 * covariance, atol=0.01 * covariance.max())
-
-
-def test_a_two_dimensional_flow_integrates_to_one():
-    flow = moved(mg.glow((2,), levels=1, steps=3, hidden=8, dtype=np.float64, rng=0),
-                 np.random.default_rng(1), 0.1)
-    axis = np.linspace(-12, 12, 1201)
-    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    density = np.exp(np.concatenate([flow.log_prob(part) for part in np.array_split(grid, 20)]))
-    assert abs(density.sum() * (axis[1] - axis[0]) ** 2 - 1) <= 1e-5
-
-
 def test_temperature_multiplies_the_latents_of_every_level():
     flow = glow()
     cold, warm = (flow.latents(flow.sample(3, rng=5, temperature=t)) for t in (0.5, 1.0))

@@ -1,0 +1,147 @@
+"""Faults made by hand, each planted in a copy of minglow, to see which test kills it.
+
+    python tests/faults.py           all of them, in a few minutes
+    python tests/faults.py sign      those whose name has this word
+
+Prints a line for each, `killed by` or SURVIVED, and exits with 1 if any survived.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ["test_kernels.py", "test_nets.py", "test_bits.py", "test_composition.py", "test_errors.py",
+         "test_bijections.py", "test_checkpoint.py", "test_command_line.py", "test_testing.py"]
+
+# name: (file below minglow/, text as it stands, text of the fault)
+FAULTS = {
+    "actnorm: log_det without h*w": (
+        "layers/actnorm.py", "np.broadcast_to(pixels(x) * log_scale.sum()", "np.broadcast_to(log_scale.sum()"),
+    "actnorm: sign of log_det": (
+        "layers/actnorm.py", "broadcast_to(pixels(x) *", "broadcast_to(-pixels(x) *"),
+    "actnorm: inverse without its shift": (
+        "layers/actnorm.py", "np.exp(-log_scale) - shift, y", "np.exp(-log_scale), y"),
+    "actnorm: epsilon in the inverse": (
+        "layers/actnorm.py", "y * np.exp(-log_scale)", "y / (np.exp(log_scale) + 1e-6)"),
+    "actnorm: gradient of log_scale forgets dlog_det": (
+        "layers/actnorm.py", "dlog_scale + dlog_det.sum() * pixels(y)", "dlog_scale"),
+    "actnorm: gradient of log_scale forgets h*w": (
+        "layers/actnorm.py", "dlog_det.sum() * pixels(y)", "dlog_det.sum()"),
+    "actnorm: missing gradient of shift": (
+        "layers/actnorm.py", 'self.grads["shift"] += dshift', "pass"),
+    "actnorm: gradient overwritten": (
+        "layers/actnorm.py", 'self.grads["shift"] += dshift', 'self.grads["shift"][...] = dshift'),
+    "actnorm: initializes by the wrong sign": (
+        "layers/actnorm.py", '["shift"][...] = -mean', '["shift"][...] = mean'),
+    "actnorm: initializes in forward": (
+        "layers/actnorm.py", "        y = kernels.shift_scale(", "        shift[...] = -rows(x).mean(0)\n        y = kernels.shift_scale("),
+    "actnorm: constant channel divides by 0": (
+        "layers/actnorm.py", "np.where(constant, 1, std)", "std"),
+    "invconv: log_det without h*w": (
+        "layers/invconv.py", "broadcast_to(pixels(x) * log_abs_det", "broadcast_to(log_abs_det"),
+    "invconv: W for W^T in forward": ("layers/invconv.py", "return x @ weight.T, np", "return x @ weight, np"),
+    "invconv: W^T for W in dx": (
+        "layers/invconv.py", "dweight += dlog_det.sum() * pixels(x) * inverse.T\n        return dy @ weight",
+        "dweight += dlog_det.sum() * pixels(x) * inverse.T\n        return dy @ weight.T"),
+    "invconv: W^-1 for W^-T": ("layers/invconv.py", "pixels(x) * inverse.T", "pixels(x) * inverse"),
+    "invconv: gradient forgets h*w": ("layers/invconv.py", "* pixels(x) * inverse.T", "* inverse.T"),
+    "invconv: gradient of W transposed": (
+        "layers/invconv.py", "dweight += rows(dy).T @ rows(x)\n", "dweight += rows(x).T @ rows(dy)\n"),
+    "invconv: singular weights accepted": (
+        "layers/invconv.py", "if not condition < 1 /", "if condition < 0 /"),
+    "invconv LU: gradient of L at the wrong rows": (
+        "layers/invconv.py", 'dlower[self.constants["order"]] = dpermuted_lower', "dlower[...] = dpermuted_lower"),
+    "invconv LU: gradient of log_s forgets its scale": (
+        "layers/invconv.py", "np.diag(dupper) * np.diag(upper)", "np.diag(dupper)"),
+    "invconv LU: sign forgotten": (
+        "layers/invconv.py", 'self.constants["sign"] * np.exp(log_s)', "np.exp(log_s)"),
+    "shuffle: inverse by the order itself": (
+        "layers/permute.py", 'y[..., np.argsort(self.constants["order"])]', 'y[..., self.constants["order"]]'),
+    "squeeze: rows and columns of a block swapped on the way back": (
+        "layers/squeeze.py", "transpose(0, 1, 4, 2, 5, 3)", "transpose(0, 1, 5, 2, 4, 3)"),
+    "additive: inverse ignores the conditioner": ("layers/coupling.py", "join(y1, y2 - h)", "join(y1, y2)"),
+    "additive: gradient does not reach the conditioner": (
+        "layers/coupling.py", "dy1 + self.net.backward(dy2, net_cache), dy2", "dy1, dy2"),
+    "affine: halves swapped in forward": (
+        "layers/coupling.py", "join(x1, y2.reshape(x2.shape))", "join(y2.reshape(x2.shape), x1)"),
+    "affine: inverse shifts before it scales": (
+        "layers/coupling.py", "flat_y2 / scale - shift", "(flat_y2 - shift) / scale"),
+    "affine: stale cache from inverse": (
+        "layers/coupling.py", "(net_cache, flat_y2, scale, dlog_scale)\n\n    def backward",
+        "(net_cache, x2, scale, dlog_scale)\n\n    def backward"),
+    "affine: gradient of the passing half is lost": (
+        "layers/coupling.py", "join(dy1 + self.net.backward(dh, net_cache), dx2", "join(self.net.backward(dh, net_cache), dx2"),
+    "affine: shift and scale swapped in dh": ("layers/coupling.py", "dh = join(dx2, draw)", "dh = join(draw, dx2)"),
+    "couple: log_det summed over the batch": (
+        "kernels/reference.py", "log_scale.sum(axis=(1, 2))\n", "log_scale.sum(axis=(1, 2)).mean() + 0 * log_scale[:, 0, 0]\n"),
+    "couple: dlog_det is ignored": ("kernels/reference.py", "(dy * y + dlog_det[:, None, None])", "(dy * y)"),
+    "couple: x for y in the gradient": ("kernels/loops.py", "(dy[b, p, c] * y[b, p, c] + dlog_det[b])", "(dy[b, p, c] + dlog_det[b])"),
+    "sigmoid_scale: gradient forgets the floor": (
+        "kernels/reference.py", "(1 - floor) * e / (1 + e) ** 2 / scale", "e / (1 + e) ** 2 / scale"),
+    "gather: padding off by one": ("kernels/reference.py", "i, j, every = di - size // 2,", "i, j, every = di - size // 2 + 1,"),
+    "gather: padding off by one, loops": (
+        "kernels/loops.py", "y, x_ = i + di - size // 2, j + dj - size // 2", "y, x_ = i + di - size // 2, j + dj"),
+    "scatter: the last neighbour overwrites": ("kernels/reference.py", "x[there] += patches", "x[there] = patches"),
+    "relu: gradient passes everywhere": ("kernels/reference.py", "shift_scale_backward(dy * (y > 0), y, scale)", "shift_scale_backward(dy, y, scale)"),
+    "convolution: taps not reversed": ("nets/conv.py", "weight[::-1, ::-1].transpose", "weight.transpose"),
+    "convolution: gradient x 1.01": ("nets/conv.py", "dweight += (patches.T @ rows(dy))", "dweight += 1.01 * (patches.T @ rows(dy))"),
+    "dense: missing gradient of bias": ("nets/dense.py", 'self.grads["bias"] += rows(dy).sum(axis=0)', "pass"),
+    "shift_scale net: gradient forgets the 3": ("nets/net.py", '+= 3 * dlog_scale', "+= dlog_scale"),
+    "sequence: last net is not initialized": ("nets/net.py", "        for net in self.nets:\n            x = net.initialize(x)", "        for net in self.nets[:2]:\n            x = net.initialize(x)"),
+    "chain: one log_det left out": ("chain.py", "total = total + log_det\n            caches", "total = log_det\n            caches"),
+    "chain: caches from inverse in the wrong order": ("chain.py", "return y, caches[::-1]", "return y, caches"),
+    "reversible chain: backward inverts from its input": ("chain.py", "return x, total, x", "return x, total, -x"),
+    "level: inner's log_det left out": ("layers/level.py", "log_det + inner_log_det", "log_det"),
+    "level: the other half leaves": ("layers/level.py", "a, b = halves(h)", "b, a = halves(h)"),
+    "flow: log_det subtracted": ("flow.py", "self.base.log_prob(z) + log_det, \"log_prob\"", "self.base.log_prob(z) - log_det, \"log_prob\""),
+    "flow: gradient summed over the batch": ("flow.py", "share = self.dtype(-1 / len(x))", "share = self.dtype(-1)"),
+    "flow: temperature ignored": ("flow.py", "self.dtype(temperature) * z", "z"),
+    "flow: a batch statistic leaks": ("flow.py", "z, log_det, _ = self.bijection.forward(self._checked(x))", "z, log_det, _ = self.bijection.forward(self._checked(x) - x.mean(0))"),
+    "normal: constant without its half": ("distributions.py", "- 0.5 * prod", "- prod"),
+    "bits: 255 levels for 256": ("bits.py", "log2(levels)", "log2(levels - 1)"),
+    "bits: noise of half a cell": ("bits.py", "(images.astype(dtype) + noise)", "(images.astype(dtype) + noise / 2)"),
+    "flat parameters: a copy instead of a view": ("params.py", "owner.params[name] = self.view(self.value, path)", "owner.params[name] = self.view(self.value, path).copy()"),
+    "checkpoint: constants are not restored": ("checkpoint.py", "    for name, target in targets.items():\n        target[...]", "    for name, target in [*targets.items()][:1]:\n        target[...]"),
+    "training: the average is thrown away": ("train.py", "    flow.flat.value[...] = average.average\n", ""),
+    "adam: no bias correction": ("optim.py", "rate * root / (1 - self.beta1**self.steps)", "rate * root"),
+}
+
+
+def killer(file: str, old: str, new: str) -> str | None:
+    """The first test that fails with the fault planted, or None."""
+    with tempfile.TemporaryDirectory() as folder:
+        for part in "minglow", "tests":
+            shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "setup.cfg", folder)
+        target = Path(folder, "minglow", file)
+        text = target.read_text(encoding="utf-8")
+        if text.count(old) < 1:
+            raise SystemExit(f"{file} no longer holds {old!r}: write the fault anew")
+        target.write_text(text.replace(old, new), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": folder, "NUMBA_DISABLE_JIT": "1", "MINGLOW_SEEDS": "2"}
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider",
+                   *(f"tests/{test}" for test in TESTS)]
+        result = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True,
+                                check=False)
+    failed = [line.split()[1] for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0] if failed else None
+
+
+def main() -> int:
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    survived = []
+    chosen = {name: fault for name, fault in FAULTS.items() if word in name}
+    for name, fault in chosen.items():
+        test = killer(*fault)
+        print(f"{name:66} {'killed by ' + test if test else 'SURVIVED'}", flush=True)
+        survived += [name] if test is None else []
+    print(f"{len(chosen) - len(survived)} of {len(chosen)} killed")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
