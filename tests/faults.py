@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ["test_kernels.py", "test_nets.py", "test_bits.py", "test_composition.py", "test_errors.py",
+TESTS = ["test_starts.py", "test_kernels.py", "test_nets.py", "test_bits.py", "test_composition.py", "test_errors.py",
          "test_bijections.py", "test_checkpoint.py", "test_command_line.py", "test_testing.py"]
 
 # name: (file below minglow/, text as it stands, text of the fault)

@@ -27,7 +27,7 @@ def arguments(name, rng, b, h, w, c, dtype):
     def positive(*shape):
         return np.exp(normal(*shape))
 
-    rows, pixels, size = (b * h * w, c), (b, h * w, c), 2 * (b % 2) + 1
+    rows, pixels, size = (b * h * w, c), (b, h * w, c), 2 * (b % 3) + 1
     return {
         "gather": lambda: (normal(b, h, w, c), size),
         "scatter": lambda: (normal(b * h * w, size * size * c), size, h, w),

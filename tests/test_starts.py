@@ -1,0 +1,224 @@
+"""What constructors make: starts, seeds, defaults, names; and who runs the kernels by default."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minglow as mg
+from minglow import kernels
+from minglow.layers.invconv import lu_factors, random_rotation
+from minglow.nets import Conv, Dense, NormReLU, ReLU, conv_net, mlp
+
+
+def arrays(module):
+    return {f"{path}.{name}": value for path, part in module.walk()
+            for kind in (part.params, part.constants) for name, value in kind.items()}
+
+
+SEEDED = {
+    "InvConv1x1": lambda rng: mg.InvConv1x1(6, rng), "InvConv1x1LU": lambda rng: mg.InvConv1x1LU(6, rng),
+    "Shuffle": lambda rng: mg.Shuffle(12, rng), "Conv": lambda rng: Conv(2, 3, rng=rng),
+    "Dense": lambda rng: Dense(2, 3, rng=rng), "conv_net": lambda rng: conv_net(2, 6, 4, rng),
+    "mlp": lambda rng: mlp(2, 6, 4, rng),
+    "glow": lambda rng: mg.glow((4, 4, 1), steps=1, hidden=4, rng=rng),
+}
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_a_start_follows_its_seed(name):
+    one, same, other = (arrays(SEEDED[name](seed)) for seed in (1, 1, 2))
+    assert one.keys() == same.keys()
+    for key, value in one.items():
+        np.testing.assert_array_equal(value, same[key])
+    drawn = [key for key, value in one.items() if np.unique(value).size > 2]
+    assert drawn, "something is drawn"
+    for key in drawn:
+        assert np.any(one[key] != other[key]), key
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("channels", [1, 2, 5, 12])
+def test_lu_starts_as_the_factors_of_the_direct_ones_rotation(channels, dtype):
+    direct, lu = (kind(channels, 3, dtype) for kind in (mg.InvConv1x1, mg.InvConv1x1LU))
+    weight = direct.params["weight"]
+    np.testing.assert_allclose(weight @ weight.T, np.eye(channels), atol=1e-6)
+    permuted_lower, upper = lu.factors()
+    np.testing.assert_allclose(permuted_lower @ upper, weight, atol=1e-6)
+    np.testing.assert_array_equal(lu.params["lower"], np.tril(lu.params["lower"], -1))
+    np.testing.assert_array_equal(lu.params["upper"], np.triu(lu.params["upper"], 1))
+    assert set(lu.constants["sign"]) <= {-1, 1}
+    assert {value.dtype for value in (*lu.params.values(), lu.constants["sign"])} == {np.dtype(dtype)}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_lu_factors_multiply_to_the_matrix_with_small_multipliers(seed):
+    matrix = np.random.default_rng(seed).standard_normal((6, 6)) ** 3  # of many magnitudes
+    order, lower, upper = lu_factors(matrix)
+    np.testing.assert_allclose(lower[order] @ upper, matrix, atol=1e-12 * np.abs(matrix).max())
+    np.testing.assert_array_equal(np.diag(lower), 1)
+    np.testing.assert_array_equal(lower, np.tril(lower))
+    np.testing.assert_array_equal(upper, np.triu(upper))
+    assert np.abs(lower).max() <= 1  # partial pivoting
+    assert sorted(order) == list(range(6))
+    assert abs(np.linalg.det(random_rotation(4, seed))) == pytest.approx(1)
+
+
+def test_reverse_reverses_and_shuffle_permutes():
+    x = np.arange(4, dtype=np.float32)[None]
+    np.testing.assert_array_equal(mg.Reverse(4).forward(x)[0], [[3, 2, 1, 0]])
+    shuffle = mg.Shuffle(4, 0)
+    np.testing.assert_array_equal(shuffle.forward(x)[0][0], shuffle.constants["order"])
+    assert sorted(shuffle.constants["order"]) == [0, 1, 2, 3]
+    assert list(mg.Reverse(4).constants) == ["order"]
+
+
+def test_squeeze_puts_a_block_into_channels_as_its_docstring_says():
+    x = np.random.default_rng(0).standard_normal((2, 4, 6, 3))
+    y, _, _ = mg.Squeeze().forward(x)
+    for i, j, c, di, dj in np.ndindex(2, 3, 3, 2, 2):
+        np.testing.assert_array_equal(y[:, i, j, 4 * c + 2 * di + dj], x[:, 2 * i + di, 2 * j + dj, c])
+
+
+def test_a_perceptron_is_dense_relu_dense_relu_dense():
+    net = mlp(2, 6, 4, 0)
+    assert [type(part) for part in net.nets] == [Dense, ReLU, Dense, ReLU, Dense]
+    assert [part.params["weight"].shape for part in net.nets[::2]] == [(2, 6), (6, 6), (6, 4)]
+    wide = Dense(200, 300, rng=0).params["weight"]
+    assert wide.std() == pytest.approx((2 / 200) ** 0.5, rel=0.02)  # He's
+    assert Conv(50, 60, rng=0).params["weight"].std() == pytest.approx(0.05, rel=0.02)
+    assert Conv(2, 3).params["weight"].shape == (3, 3, 2, 3)
+    dense = conv_net(2, 40, 4, 0).nets[2]
+    assert dense.params["weight"].std() == pytest.approx(0.05, rel=0.1) and "bias" not in dense.params
+
+
+def test_names_lead_to_every_parameter():
+    flow = mg.glow((4, 4, 1), levels=2, steps=1, hidden=4, rng=0)
+    assert "bijection.steps.3.net.0.weight" in flow.flat.where
+    assert "bijection.inner.3.net.1.norm.shift" in flow.flat.where
+    additive = mg.glow((2,), steps=1, hidden=4, rng=0, coupling=mg.AdditiveCoupling)
+    assert "bijection.2.net.4.bias" in additive.flat.where
+    assert str(flow.bijection.steps.layers[3]) == "AffineCoupling at bijection.steps.3"
+
+
+@pytest.mark.parametrize("kind", [mg.AffineCoupling, mg.AdditiveCoupling])
+def test_a_coupling_initializes_its_net_on_the_half_that_passes(kind):
+    net = conv_net(2, 8, 2 * kind.net_outputs, rng=0, dtype=np.float64)
+    layer, x = kind(net), np.random.default_rng(0).standard_normal((6, 3, 3, 4)) * [1, 2, 30, 40] + 1
+    layer.initialize(x)
+    hidden, _ = net.nets[0].forward(x[..., :2])
+    normalised, _, _ = net.nets[1].norm.forward(hidden)
+    np.testing.assert_allclose(normalised.mean(axis=(0, 1, 2)), 0, atol=1e-12)
+    np.testing.assert_allclose(normalised.std(axis=(0, 1, 2)), 1, rtol=1e-12)
+
+
+def test_initialize_returns_what_the_next_net_meets():
+    layer, x = NormReLU(3, np.float64), np.random.default_rng(0).standard_normal((5, 3))
+    y = layer.initialize(x)
+    np.testing.assert_array_equal(y, layer.forward(x)[0])
+    np.testing.assert_allclose(y, np.maximum((x - x.mean(0)) / x.std(0), 0), atol=1e-12)
+
+
+def test_actnorm_does_not_initialize_on_other_channels():
+    with pytest.raises(ValueError, match=r"ActNorm expected .*\(B, \.\.\., 4\), got \(3, 1\)"):
+        mg.ActNorm(4).initialize(np.ones((3, 1), np.float32))
+
+
+def test_scales_start_where_they_should():
+    raw = np.zeros((1, 1, 2))
+    log_scale, dlog_scale = mg.sigmoid_scale(raw)
+    sigmoid = 1 / (1 + np.exp(-2))
+    scale = 1e-3 + (1 - 1e-3) * sigmoid
+    np.testing.assert_allclose(np.exp(log_scale), scale, rtol=1e-14)
+    np.testing.assert_allclose(dlog_scale, (1 - 1e-3) * sigmoid * (1 - sigmoid) / scale, rtol=1e-14)
+    for shape in (2, 3), (2, 3, 4), (2, 3, 4, 5):
+        for part in (*mg.sigmoid_scale(np.zeros(shape)), *mg.exp_scale(np.zeros(shape))):
+            assert part.shape == shape
+    np.testing.assert_array_equal(mg.exp_scale(raw)[1], 1)
+
+
+def test_samples_one_at_a_time_in_the_flows_dtype_and_warm_by_default():
+    for dtype in np.float32, np.float64:
+        flow = mg.glow((4,), steps=1, hidden=4, rng=0, dtype=dtype)
+        one = flow.sample(1, rng=0)
+        assert one.shape == (1, 4) and one.dtype == dtype
+        expected = np.random.default_rng(0).standard_normal((1, 4), dtype)
+        np.testing.assert_allclose(flow.latents(one), expected, atol=1e-5)
+        np.testing.assert_array_equal(flow.sample(2, 0, 1.0), flow.sample(2, 0))
+        cold = flow.sample(2, 0, 0.0)
+        np.testing.assert_array_equal(cold[0], cold[1])
+        assert mg.StandardNormal((2,)).sample(1, 0, dtype).dtype == dtype
+
+
+def test_results_that_are_not_finite_are_named():
+    flow = mg.glow((2,), steps=1, hidden=4, rng=0)
+    x = np.ones((3, 2), np.float32)
+    actnorm = flow.bijection.layers[0]
+    actnorm.params["log_scale"][...] = 1000
+    with np.errstate(all="ignore"):
+        methods = {"log_prob": flow.log_prob, "nll": flow.nll_and_grad, "latents": flow.latents,
+                   "reconstruction_error": flow.reconstruction_error}
+        for name, method in methods.items():
+            with pytest.raises(FloatingPointError, match=rf"^{name} of a finite input is NaN or inf"):
+                method(x)
+        actnorm.params["log_scale"][...] = -1000
+        with pytest.raises(FloatingPointError, match=r"^samples at temperature 2 are NaN or inf$"):
+            flow.sample(2, 0, 2.0)
+        conv = flow.bijection.layers[1]
+        conv.params["weight"][...] = 3e38 * np.eye(2)
+        with pytest.raises(FloatingPointError, match=r"^initialize of a finite input is NaN or inf"):
+            flow.initialize(x * [[1], [2], [3]])
+        conv.params["weight"][...] = np.eye(2)
+        flow.bijection.layers[2].net.nets[0].params["weight"][...] = np.nan
+        with pytest.raises(FloatingPointError, match=r"^initialize of a finite input is NaN or inf"):
+            flow.initialize(x * [[1], [2], [3]])
+
+
+def test_dequantization_follows_its_seed_and_takes_images_of_one_value():
+    images = np.full((2, 3), 5, np.uint8)
+    np.testing.assert_array_equal(mg.dequantize(images, 17, 1), mg.dequantize(images, 17, 1))
+    assert np.any(mg.dequantize(images, 17, 1) != mg.dequantize(images, 17, 2))
+    for dtype in np.uint8, np.int64, np.uint16:
+        assert mg.dequantize(images.astype(dtype), 17, 1).shape == (2, 3)
+    assert mg.quantize(np.zeros(1), 256).dtype == np.uint8
+    assert mg.quantize(np.zeros(1), 257).dtype == np.uint16
+    assert mg.quantize(np.zeros(1), 2**16).dtype == np.uint16
+
+
+def test_the_default_backend(monkeypatch):
+    monkeypatch.delenv("NUMBA_DISABLE_JIT", raising=False)
+    monkeypatch.setattr(kernels, "find_spec", {"numba": object()}.get)
+    assert kernels._default() == "numba"
+    for value, expected in ("0", "numba"), ("", "numba"), ("1", "numpy"):
+        monkeypatch.setenv("NUMBA_DISABLE_JIT", value)
+        assert kernels._default() == expected
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "0")
+    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    assert kernels._default() == "numpy"
+
+
+def test_the_folder_of_compiled_kernels(monkeypatch):
+    for name in "XDG_CACHE_HOME", "LOCALAPPDATA":
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/somewhere")
+    monkeypatch.setenv("USERPROFILE", "/somewhere")
+    assert kernels._cache_folder() == Path("/somewhere/.cache/minglow")
+    monkeypatch.setenv("LOCALAPPDATA", "/local")
+    assert kernels._cache_folder() == Path("/local/minglow")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert kernels._cache_folder() == Path("/cache/minglow")
+
+
+def test_kernels_bind_when_they_are_first_asked_for(monkeypatch):
+    for name in kernels.NAMES:
+        monkeypatch.delattr(kernels, name)
+    monkeypatch.setattr(kernels, "_backend", None)
+    monkeypatch.setattr(kernels, "_default", lambda: "numpy")
+    assert kernels.current() == "numpy" and "gather" not in vars(kernels)
+    assert kernels.gather is kernels.reference.gather
+    assert kernels._backend == "numpy" and kernels.couple is kernels.reference.couple
+    with pytest.raises(AttributeError, match=r"^module 'minglow\.kernels' has no attribute 'nothing'$"):
+        kernels.nothing  # noqa: B018
+    monkeypatch.delattr(kernels, "gather")
+    with pytest.raises(AttributeError, match="has no attribute 'gather'"):
+        kernels.gather  # noqa: B018
