@@ -14,7 +14,6 @@ Floor 2. Importing it needs NumPy alone; Hypothesis (strategies.py) and pytest
 
 from minglow.testing.checks import (
     check_backends,
-    check_backward,
     check_cache,
     check_initialize,
     check_inverse,
@@ -24,6 +23,7 @@ from minglow.testing.checks import (
 )
 from minglow.testing.examples import examples, moved
 from minglow.testing.explain import BrokenPromise
+from minglow.testing.gradients import check_backward
 from minglow.testing.kit import check_layer, layer_checks, parametrize_with_checks
 from minglow.testing.numerical import (
     NotSmooth,
