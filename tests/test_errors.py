@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minglow as mg
-from minglow.nets import Dense, conv_net, mlp
+from minglow.nets import Dense, NormReLU, ShiftScale, conv_net, mlp
 from minglow.optim import clip_norm
 
 
@@ -89,7 +89,7 @@ def test_unsqueeze_wants_four_times_the_channels(shape):
 
 
 def test_level_says_how_many_latents_it_wants():
-    with pytest.raises(ValueError, match="even number of channels to halve, got 3"):
+    with pytest.raises(ValueError, match=r"^Level expected an even number of channels to halve, got 3"):
         mg.Level(mg.Chain(), mg.Flatten((1,)), (3,))
     level = mg.Level(mg.Chain(), mg.Flatten((2, 2, 2)), (2, 2, 4))
     for wrong in images(1, 8), images(1, 3), images(1, 2, 2, 4):
@@ -138,6 +138,14 @@ def test_a_weight_that_cannot_be_inverted_names_its_layer(dtype):
     weight[...] = np.ones((4, 4)) + np.finfo(dtype).eps * np.eye(4)
     with pytest.raises(mg.SingularWeightError, match=f"{name}: its weight is singular"):
         flow.bijection.inverse(z)
+    before = flow.flat.grad.copy()
+    with pytest.raises(mg.SingularWeightError, match=f"{name}: its weight is singular"):
+        flow.bijection.layers[2].backward(x[:, ::2, ::2].repeat(4, axis=3), x[:, 0, 0, 0], z)
+    np.testing.assert_array_equal(flow.flat.grad, before)
+    lu = mg.InvConv1x1LU(4, 0, dtype)
+    lu.params["log_s"][0] = np.log(np.finfo(dtype).eps / 100)
+    with pytest.raises(mg.SingularWeightError, match=r"^InvConv1x1LU: .* condition number"):
+        lu.inverse(x[:, ::2, ::2].repeat(4, axis=3))
 
 
 def test_lu_factors_that_cannot_be_inverted():
@@ -245,6 +253,13 @@ def test_a_channel_that_differs_by_rounding_alone_counts_as_constant():
     double = mg.ActNorm(1, np.float64)
     double.initialize(1e3 + 1e-4 * np.random.default_rng(0).standard_normal((500, 1)))
     np.testing.assert_allclose(double.params["log_scale"], -np.log(1e-4), rtol=0.02)
+
+
+@pytest.mark.parametrize("net", [NormReLU(4), ShiftScale(4)])
+def test_other_channels_inside_a_net(net):
+    """One channel would broadcast silently."""
+    with pytest.raises(ValueError, match=r"expected .*\(B, \.\.\., 4\), got \(2, 1\)"):
+        net.forward(images(2, 1))
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -8,7 +8,7 @@ import pytest
 import minglow as mg
 from minglow import kernels
 from minglow.layers.invconv import lu_factors, random_rotation
-from minglow.nets import Conv, Dense, NormReLU, ReLU, conv_net, mlp
+from minglow.nets import Conv, Dense, NormReLU, ReLU, ShiftScale, conv_net, mlp
 
 
 def arrays(module):
@@ -88,7 +88,9 @@ def test_a_perceptron_is_dense_relu_dense_relu_dense():
     assert wide.std() == pytest.approx((2 / 200) ** 0.5, rel=0.02)  # He's
     assert Conv(50, 60, rng=0).params["weight"].std() == pytest.approx(0.05, rel=0.02)
     assert Conv(2, 3).params["weight"].shape == (3, 3, 2, 3)
-    dense = conv_net(2, 40, 4, 0).nets[2]
+    parts = conv_net(2, 40, 4, 0).nets
+    assert [type(part) for part in parts] == [Conv, NormReLU, Dense, NormReLU, Conv, ShiftScale]
+    dense = parts[2]
     assert dense.params["weight"].std() == pytest.approx(0.05, rel=0.1) and "bias" not in dense.params
 
 
@@ -120,8 +122,19 @@ def test_initialize_returns_what_the_next_net_meets():
 
 
 def test_actnorm_does_not_initialize_on_other_channels():
+    layer = mg.ActNorm(4)
     with pytest.raises(ValueError, match=r"ActNorm expected .*\(B, \.\.\., 4\), got \(3, 1\)"):
-        mg.ActNorm(4).initialize(np.ones((3, 1), np.float32))
+        layer.initialize(np.ones((3, 1), np.float32))
+    assert np.all(layer.params["shift"] == 0)
+
+
+def test_a_long_sum_of_float32_starts_at_mean_zero():
+    """Added up one by one in float32, 300,000 numbers around 1000 lose three digits."""
+    layer, rng = mg.ActNorm(1), np.random.default_rng(0)
+    x = (1000 + rng.standard_normal((300_000, 1))).astype(np.float32)
+    layer.initialize(x)
+    assert layer.params["shift"][0] == pytest.approx(-x.astype(np.float64).mean(), abs=1e-4)
+    assert layer.params["log_scale"][0] == pytest.approx(-np.log(x.astype(np.float64).std()), abs=1e-5)
 
 
 def test_scales_start_where_they_should():
