@@ -1,5 +1,6 @@
 """What constructors make: starts, seeds, defaults, names; and who runs the kernels by default."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -235,3 +236,34 @@ def test_kernels_bind_when_they_are_first_asked_for(monkeypatch):
     monkeypatch.delattr(kernels, "gather")
     with pytest.raises(AttributeError, match="has no attribute 'gather'"):
         kernels.gather  # noqa: B018
+
+
+class FakeNumba:
+    """Notes what it is asked to compile, and with which folder for its cache."""
+
+    def __init__(self, chosen, refuses=False):
+        self.config, self.refuses, self.asked = type("config", (), {"CACHE_DIR": chosen}), refuses, []
+
+    def njit(self, function, **options):
+        self.asked.append((function, options, self.config.CACHE_DIR))
+        if self.refuses and options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return function
+
+
+@pytest.mark.parametrize("chosen", ["", "/chosen"])
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_kernel_is_compiled_once_and_cached_where_it_can_be(monkeypatch, chosen, refuses):
+    numba = FakeNumba(chosen, refuses)
+    monkeypatch.setitem(sys.modules, "numba", numba)
+    monkeypatch.setattr(kernels, "_dispatchers", {})
+    monkeypatch.setattr(kernels, "_cache_folder", lambda: Path("/folder"))
+    couple = kernels.loops.couple
+    assert kernels._compiled("couple") is couple and kernels._compiled("couple") is couple
+    folder = chosen or str(Path("/folder"))
+    expected = [(couple, {"cache": True, "error_model": "numpy"}, folder)]
+    if refuses:
+        expected.append((couple, {"error_model": "numpy"}, folder))
+    assert numba.asked == expected
+    assert numba.config.CACHE_DIR == chosen  # other packages' kernels go where they went
+    assert kernels._dispatchers == {"couple": couple}
