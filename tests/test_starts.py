@@ -265,5 +265,5 @@ def test_a_kernel_is_compiled_once_and_cached_where_it_can_be(monkeypatch, chose
     if refuses:
         expected.append((couple, {"error_model": "numpy"}, folder))
     assert numba.asked == expected
-    assert numba.config.CACHE_DIR == chosen  # other packages' kernels go where they went
+    assert chosen == numba.config.CACHE_DIR  # other packages' kernels go where they went
     assert kernels._dispatchers == {"couple": couple}
