@@ -6,6 +6,8 @@ import argparse
 import importlib
 import inspect
 import sys
+import traceback
+from pathlib import Path
 from typing import Any
 
 from minglow.bijection import Bijection
@@ -15,9 +17,18 @@ KNOWN = {"channels": 4, "shape": (2, 3, 4), "rng": 0}  # arguments that a constr
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Check every promise of a layer of your own, and print those kept and broken."""
+    """Check every promise of a layer of your own, and print those kept and broken.
+
+    A constructor's arguments channels, shape and rng are filled in; others need defaults. For a layer
+    that takes only certain batches, use minglow.testing.check_layer(layer, x) in Python.
+    """
     layer = make(args.target)
-    shapes = ", ".join(str(x.shape) for _, x in examples(layer))
+    try:
+        shapes = ", ".join(str(x.shape) for _, x in examples(layer))
+    except ValueError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise ValueError(f"{args.target}: {_raised(error)}") from None
     print(f"{type(layer).__name__}, on batches of shape {shapes}")
     broken = 0
     for name, check in layer_checks(rng=args.seed):
@@ -28,7 +39,7 @@ def run_check(args: argparse.Namespace) -> int:
             print(f"BROKEN  {name:10}  {error}")
             broken += 1
         except Exception as error:  # the user's own code may raise anything
-            print(f"BROKEN  {name:10}  raised {type(error).__name__}: {' '.join(str(error).split())}")
+            print(f"BROKEN  {name:10}  {_raised(error)}")
             broken += 1
     print(f"{broken} broken" if broken else "all kept")
     return 1 if broken else 0
@@ -41,17 +52,16 @@ def make(target: str) -> Bijection:
     ValueError in one line for whatever goes wrong.
     """
     module_name, _, name = target.partition(":")
-    if not module_name or not name:
-        raise ValueError(f"expected module:name, got {target!r}")
+    if not module_name or not name or module_name.endswith(".py"):
+        raise ValueError(f"expected module:name, such as my_module:MyLayer, got {target!r}")
     sys.path.insert(0, "")  # the folder that one is in, as `python -m` does
     try:
         found = getattr(importlib.import_module(module_name), name)
         layer = found if isinstance(found, Bijection) else found(**_arguments(found))
     except ValueError:
         raise
-    except Exception as error:  # the user's own code may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{target} cannot be made ({reason})") from None
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise ValueError(f"{target} cannot be made: {_raised(error)}") from None
     finally:
         sys.path.remove("")
     if not isinstance(layer, Bijection):
@@ -68,6 +78,13 @@ def _arguments(maker: Any) -> dict[str, Any]:
         raise ValueError(f"{maker.__name__} asks for {', '.join(unknown)}: name a function without "
                          "arguments that makes one")
     return {name: KNOWN[name] for name in asked}
+
+
+def _raised(error: BaseException) -> str:
+    """What was raised, in which function of which line."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"in {frame.name}, {Path(frame.filename).name}:{frame.lineno}"
+    return " ".join(f"raised {type(error).__name__} {place}: {error}".split())
 
 
 def _promise(check: Any) -> str:

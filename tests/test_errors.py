@@ -61,7 +61,7 @@ def test_another_number_of_channels(name, channels, direction):
 @pytest.mark.parametrize("name", ["AffineCoupling", "AdditiveCoupling"])
 @both_ways
 def test_channels_that_do_not_halve_or_do_not_fit_the_net(name, direction):
-    with pytest.raises(ValueError, match="even number of channels to halve, got 3"):
+    with pytest.raises(ValueError, match=f"^{name} expected an even number of channels to halve, got 3"):
         getattr(LAYERS[name], direction)(images(1, 2, 2, 3))
     with pytest.raises(ValueError, match=r"expected .*\(B, \.\.\., 2\), got \(1, 2, 2, 3\)"):
         getattr(LAYERS[name], direction)(images(1, 2, 2, 6))
@@ -74,6 +74,8 @@ def test_a_net_of_the_wrong_width(kind, outputs, direction):
     layer = kind(mlp(2, 4, 1, rng=0))
     with pytest.raises(ValueError, match=rf"net to give {2 * outputs} channels, got 1"):
         getattr(layer, direction)(images(3, 4))
+    with pytest.raises(ValueError, match=rf"net to give {2 * outputs} channels, got 1$"):
+        getattr(layer, direction)(images(3, 2, 5, 4))
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 2, 1), (1, 2, 3, 1), (1, 4)])

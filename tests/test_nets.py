@@ -44,10 +44,12 @@ def test_hidden_units_start_normalised():
     net = conv_net(2, 8, 4, rng=0, dtype=np.float64)
     x = rng.standard_normal((5, 4, 4, 2)) * 3 + 1
     net.initialize(x)
-    hidden, _ = net.nets[0].forward(x)
-    normalised, _, _ = net.nets[1].norm.forward(hidden)
-    np.testing.assert_allclose(normalised.mean(axis=(0, 1, 2)), 0, atol=1e-12)
-    np.testing.assert_allclose(normalised.var(axis=(0, 1, 2)), 1, rtol=1e-12)
+    for convolution, norm in (net.nets[0], net.nets[1]), (net.nets[2], net.nets[3]):
+        hidden, _ = convolution.forward(x)
+        normalised, _, _ = norm.norm.forward(hidden)
+        np.testing.assert_allclose(normalised.mean(axis=(0, 1, 2)), 0, atol=1e-12)
+        np.testing.assert_allclose(normalised.var(axis=(0, 1, 2)), 1, rtol=1e-12)
+        x, _ = norm.forward(hidden)
 
 
 def test_an_even_kernel_has_no_centre():

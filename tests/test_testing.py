@@ -159,6 +159,75 @@ class Jumps(Scale):
         return dy
 
 
+class Rebinds(Scale):
+    def backward(self, dy, dlog_det, cache):
+        before = self.grads["log_s"].copy()
+        dx = super().backward(dy, dlog_det, cache)
+        self.grads["log_s"] = before + (self.grads["log_s"] - before)
+        return dx
+
+
+class RemembersItsOutput(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        self.last = y
+        return y, log_det, cache
+
+    def inverse(self, y):
+        self.last = y
+        return super().inverse(y)
+
+    def backward(self, dy, dlog_det, cache):
+        return super().backward(dy, dlog_det, self.last)
+
+
+class ReturnsNaN(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return np.where(x > 0, y, np.nan), log_det, cache
+
+
+class ReturnsNaNBackwards(Scale):
+    def backward(self, dy, dlog_det, cache):
+        return np.nan * super().backward(dy, dlog_det, cache)
+
+
+class Logit(mg.Bijection):
+    """y = log(x / (1 - x)), whose domain is (0, 1): right, and bent sharply near its ends."""
+
+    def forward(self, x):
+        if x.min() <= 0 or x.max() >= 1:
+            raise ValueError("expected numbers between 0 and 1")
+        log_det = -np.log(x * (1 - x)).reshape(len(x), -1).sum(axis=1)
+        return np.log(x / (1 - x)), log_det, x
+
+    def inverse(self, y):
+        x = 1 / (1 + np.exp(-y))
+        return x, x
+
+    def backward(self, dy, dlog_det, cache):
+        x = cache
+        return (dy - dlog_det.reshape(-1, *[1] * (x.ndim - 1)) * (1 - 2 * x)) / (x * (1 - x))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_layer_with_a_domain_of_its_own_passes_inside_it(seed):
+    x = np.random.default_rng(seed).uniform(0.02, 0.98, (3, 2, 3, 4))
+    check_layer(Logit(), x, seed)
+    with pytest.raises(ValueError, match=r"took a sample of none .* 'expected numbers between 0 and 1'"):
+        check_layer(Logit())
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    (Scale, "expected a Bijection or a Net, got the class Scale"), (None, "got NoneType"),
+    ([], "got list")])
+def test_what_is_no_layer(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        check_layer(wrong)
+    with pytest.raises(ValueError, match="finite numbers, got NaN"):
+        check_layer(Scale(), np.full((2, 4), np.nan))
+
+
 class Transposed(mg.InvConv1x1):
     def backward(self, dy, dlog_det, cache):
         super().backward(dy, dlog_det, cache)
@@ -196,7 +265,11 @@ WRONG = [
     (Overwrites(), check_backward, r"grads accumulate is broken at log_s.*has to add to grads \(\+=\)"),
     (Transposed(4, 0), check_backward, r"gradient by x .* often a transpose \(W for W\^T"),
     (InverseForItsTranspose(4, 0), check_backward, "by weight .* The part from dlog_det is wrong"),
-    (Jumps(), check_backward, "smooth forward .* Is forward random, or discontinuous"),
+    (Jumps(), check_backward, "smooth forward .* Is forward random or discontinuous"),
+    (Rebinds(), check_purity, "gradient log_s rebound.*: an optimiser holds views of them"),
+    (RemembersItsOutput(), check_cache, "Another forward in between changed it"),
+    (ReturnsNaN(), check_log_det, "a finite forward is broken at y, .*forward returned NaN or inf"),
+    (ReturnsNaNBackwards(), check_backward, "a finite gradient is broken at x"),
     (EpsilonInTheInverse(), check_inverse, "small errors come from an epsilon in a divisor"),
     (coupling(SwapsHalves), check_inverse, "The halves are swapped"),
     (CachesItsInput(), check_cache, "log_s.*inverse has to cache the intermediates that forward"),
@@ -227,7 +300,7 @@ def test_right_layers_pass_and_stay_as_they_are():
 
 
 def test_a_layer_that_takes_no_example_asks_for_one():
-    message = r"Flatten took a sample of none .* pass x, .*ValueError: Flatten"
+    message = r"Flatten took a sample of none .* it said 'Flatten .* check_layer\(layer, x\)"
     with pytest.raises(ValueError, match=message):
         check_layer(mg.Flatten((3, 5, 2)))
     check_layer(mg.Flatten((3, 5, 2)), x=np.random.default_rng(0).standard_normal((2, 3, 5, 2)))
@@ -254,13 +327,16 @@ def test_the_command_prints_promises_kept_and_broken(capsys):
     assert "kept    inverse" in shown and shown.endswith("2 broken\n")
     assert main(["check", "test_testing:coupling"]) == 0  # a function
     assert main(["check", "test_testing:DropsAChannel"]) == 1
-    assert "BROKEN  inverse     raised ValueError: operands could not" in capsys.readouterr().out
+    assert "BROKEN  inverse     raised ValueError in inverse, test_testing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("target", "message"), [
-    ("test_testing", "expected module:name, got 'test_testing'"), (":Scale", "expected module:name"),
-    ("no_such:Scale", "no_such:Scale cannot be made (ModuleNotFoundError"),
-    ("test_testing:Nothing", "cannot be made (AttributeError"),
+    ("test_testing", "expected module:name, such as"), (":Scale", "expected module:name"),
+    ("no_such:Scale", "no_such:Scale cannot be made: raised ModuleNotFoundError"),
+    ("test_testing:Nothing", "cannot be made: raised AttributeError"),
+    ("test_testing:exits", "cannot be made: raised SystemExit in exits, test_testing.py:"),
+    ("./test_testing.py:Scale", "expected module:name, such as my_module:MyLayer"),
+    ("test_testing:Misspelt", "test_testing:Misspelt: raised NameError in forward, test_testing.py:"),
     ("minglow:AffineCoupling", "AffineCoupling asks for net: name a function without arguments"),
     ("test_testing:cubic", "cubic asks for x"),
     ("test_testing:a_number", "expected a minglow.Bijection, got int"),
@@ -273,6 +349,15 @@ def test_what_cannot_be_checked_is_told_in_one_line(target, message, capsys):
 
 def a_number():
     return 3
+
+
+def exits():
+    sys.exit(0)
+
+
+class Misspelt(Scale):
+    def forward(self, x):
+        return no_such_name  # noqa: F821
 
 
 def odd_flatten():
@@ -293,7 +378,7 @@ def test_expected_failures_are_marked(layer, check):
 
 def test_layer_checks_are_named_after_their_promises():
     names = [name for name, _ in layer_checks()]
-    assert names == ["inverse", "log_det", "backward", "cache", "initialize", "purity", "samples",
+    assert names == ["purity", "inverse", "log_det", "backward", "cache", "initialize", "samples",
                      "backends"]
 
 

@@ -18,8 +18,6 @@ from minglow.testing.checks import (
     check_initialize,
     check_inverse,
     check_log_det,
-    check_purity,
-    check_samples,
 )
 from minglow.testing.examples import examples, moved
 from minglow.testing.explain import BrokenPromise
@@ -31,6 +29,7 @@ from minglow.testing.numerical import (
     numerical_jacobian,
     taylor_slope,
 )
+from minglow.testing.purity import check_purity, check_samples
 
 __all__ = [
     "BrokenPromise",

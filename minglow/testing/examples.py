@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from minglow.bijection import Module
+from minglow.bijection import Bijection, Module
+from minglow.testing.explain import broken, described
 
 M = TypeVar("M", bound=Module)
 
@@ -48,7 +49,13 @@ def examples(layer: M, x: np.ndarray | None = None, rng: int | np.random.Generat
     Without, moved copies and batches of 3 for the first of SHAPES that the layer takes. Raises
     ValueError if it takes none.
     """
+    if not isinstance(layer, Module):
+        kind = f"the class {layer.__name__}" if isinstance(layer, type) else type(layer).__name__
+        raise ValueError(f"expected a Bijection or a Net, got {kind}")
     if x is not None:
+        x = np.asarray(x)
+        if not np.all(np.isfinite(x)):
+            raise ValueError("expected a batch x of finite numbers, got NaN or inf")
         yield moved(layer, rng, 0, dtype), x.astype(dtype)
         return
     rng = np.random.default_rng(rng)
@@ -58,8 +65,8 @@ def examples(layer: M, x: np.ndarray | None = None, rng: int | np.random.Generat
         batch: np.ndarray = rng.standard_normal((3, *shape)).astype(dtype)
         try:
             copy.deepcopy(candidate).forward(batch)  # type: ignore[attr-defined]
-        except Exception as error:  # whatever a layer in the making raises, the next shape may do
-            refusal = refusal or f"{type(error).__name__}: {error}"
+        except ValueError as error:  # what a layer says of a shape that it doesn't take
+            refusal = refusal or str(error)
             continue
         yield candidate, batch
         taken += 1
@@ -67,5 +74,16 @@ def examples(layer: M, x: np.ndarray | None = None, rng: int | np.random.Generat
             return
     if not taken:
         shapes = ", ".join(map(str, SHAPES))
-        raise ValueError(f"{layer} took a sample of none of the shapes {shapes}: pass x, a batch that "
-                         f"it takes; for {SHAPES[0]} it raised {refusal}")
+        raise ValueError(f"{layer} took a sample of none of the shapes {shapes}: for {SHAPES[0]} it "
+                         f"said '{refusal}'. Hand a batch that it takes to check_layer(layer, x)")
+
+
+def finite_forward(layer: Bijection, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+    """layer.forward(x), whose numbers have to be finite."""
+    y, log_det, cache = layer.forward(x)
+    for name, value in ("y", y), ("log_det", log_det):
+        if not np.all(np.isfinite(value)):
+            raise broken("a finite forward", f"{name}, {described(x)}", np.asarray(value),
+                         "finite numbers",
+                         "forward returned NaN or inf. Is x in the map's domain?")
+    return y, log_det, cache

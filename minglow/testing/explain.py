@@ -13,8 +13,17 @@ class BrokenPromise(AssertionError):
 
 def broken(promise: str, where: str, found: object, expected: object, cause: str) -> BrokenPromise:
     """The error that explains itself."""
-    text = f"{promise} is broken at {where}: found {_show(found)}, expected {_show(expected)}."
+    text = f"{promise} is broken at {where}: found {_show(found)}, expected {_show(expected)}"
+    if (isinstance(found, np.ndarray) and isinstance(expected, np.ndarray)
+            and found.shape == expected.shape):
+        text += f" (largest difference {np.max(np.abs(found - expected), initial=0):.1e})"
+    text += "."
     return BrokenPromise(f"{text} {cause}".strip())
+
+
+def described(x: np.ndarray) -> str:
+    """How a batch is named in a message."""
+    return f"x of shape {x.shape}, {x.dtype}"
 
 
 def fixed_ratio(found: np.ndarray, expected: np.ndarray) -> float | None:
@@ -35,7 +44,7 @@ def cause_of_log_det(found: np.ndarray, expected: np.ndarray, x: np.ndarray) -> 
         return "log_det is 0 although the map changes volume: it was left out."
     if batch > 1 and np.allclose(found, expected.sum(), rtol=1e-5):
         return "It is the sum over the batch: log_det is one number for each sample, never summed."
-    if batch > 1 and np.allclose(found, expected.mean(), rtol=1e-5):
+    if np.ptp(expected) > 1e-4 and np.allclose(found, expected.mean(), rtol=1e-5):
         return "It is the mean over the batch: log_det is one number for each sample."
     return cause_of_ratio(fixed_ratio(found, expected), count, batch, "log_det") or (
         "Its ratio to the expected one differs from sample to sample: often a term is missing, or it is "

@@ -15,14 +15,13 @@ from minglow.testing.checks import (
     check_initialize,
     check_inverse,
     check_log_det,
-    check_purity,
-    check_samples,
 )
 from minglow.testing.gradients import check_backward
+from minglow.testing.purity import check_purity, check_samples
 
 Check = Callable[[Bijection], None]
 CHECKS = (
-    check_inverse, check_log_det, check_backward, check_cache, check_initialize, check_purity,
+    check_purity, check_inverse, check_log_det, check_backward, check_cache, check_initialize,
     check_samples, check_backends,
 )
 
@@ -35,7 +34,8 @@ def layer_checks(x: np.ndarray | None = None, rng: int = 0) -> list[tuple[str, C
 def check_layer(layer: Bijection, x: np.ndarray | None = None, rng: int = 0) -> None:
     """Every check in turn; raises the first BrokenPromise.
 
-    x: a batch that the layer maps; without one, shapes are tried and parameters moved (examples).
+    Without x, shapes are tried and parameters moved off their start. With x, a batch that the layer
+    maps, the parameters stay as they are: hand in moved(layer) where they start at zero.
     """
     for _, check in layer_checks(x, rng):
         check(layer)
