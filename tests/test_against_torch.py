@@ -6,6 +6,7 @@ from bijections import BIJECTIONS, NETS
 
 import minglow as mg
 from minglow.layers import Flatten
+from minglow.nets import conv_net, mlp
 from minglow.optim import Adam
 from minglow.testing import moved
 from minglow.testing.gradients import gradients
@@ -70,7 +71,6 @@ def test_nets(name, dtype, tolerance):
 
 def nice(dtype):
     """Additive couplings of vectors with reversals between, and a scaling: NICE's shape."""
-    from minglow.nets import mlp  # noqa: PLC0415
     rng, layers = np.random.default_rng(0), []
     for _ in range(4):
         layers += [mg.AdditiveCoupling(mlp(4, 8, 4, rng, dtype)), mg.Reverse(8)]
@@ -79,7 +79,6 @@ def nice(dtype):
 
 def realnvp(dtype):
     """Affine couplings and shuffles over squeezed images, two levels, no prior: RealNVP's shape."""
-    from minglow.nets import conv_net  # noqa: PLC0415
     rng = np.random.default_rng(0)
 
     def steps(channels):

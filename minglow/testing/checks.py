@@ -19,7 +19,7 @@ from minglow.testing.numerical import NotSmooth, numerical_jacobian
 
 Seed = int | np.random.Generator
 DTYPES = (np.float64, np.float32)
-# Absolute, for numbers around 1; float32 leaves room for a condition number of some hundreds.
+# Relative to the largest number, or to 1; float32 leaves room for a condition number of some hundreds.
 ROUND_TRIP = {np.dtype(np.float64): 1e-10, np.dtype(np.float32): 1e-4}
 
 
