@@ -11,6 +11,8 @@ import numpy as np
 
 from minglow.bijection import Module
 
+DTYPES = np.dtype(np.float32), np.dtype(np.float64)  # in this machine's byte order
+
 
 def pixels(x: np.ndarray) -> int:
     """How many channel vectors one sample holds: h * w of an image, 1 of a vector."""
@@ -33,9 +35,16 @@ def join(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.concatenate([first, second], axis=-1)
 
 
+def constant_log_det(x: np.ndarray, value: np.ndarray | float) -> np.ndarray:
+    """The log_det, shape (B,), of a map that changes the volume around every sample alike."""
+    log_det = np.empty_like(x, shape=len(x))
+    log_det[...] = value
+    return log_det
+
+
 def zero_log_det(x: np.ndarray) -> np.ndarray:
     """The log_det, shape (B,), of a map that preserves volume."""
-    return np.zeros_like(x, shape=len(x))
+    return constant_log_det(x, 0)
 
 
 def check_input(layer: Module, x: np.ndarray, channels: int | None = None) -> None:
@@ -48,7 +57,7 @@ def check_input(layer: Module, x: np.ndarray, channels: int | None = None) -> No
         raise ValueError(f"{layer} expected an array of shape (B, ..., {last}), got {x.shape}")
     if 0 in x.shape:
         raise ValueError(f"{layer} expected at least one sample, got an empty array {x.shape}")
-    if x.dtype not in (np.float32, np.float64):
+    if x.dtype not in DTYPES:
         raise ValueError(
             f"{layer} expected float32 or float64, got {x.dtype}"
             + ("; minglow.dequantize turns integer images into floats" * (x.dtype.kind in "iu"))
@@ -60,7 +69,7 @@ def check_input(layer: Module, x: np.ndarray, channels: int | None = None) -> No
 
 def check_dlog_det(layer: Module, dlog_det: np.ndarray, dy: np.ndarray) -> None:
     """Raise ValueError unless dlog_det holds one number for each sample."""
-    if np.shape(dlog_det) != (len(dy),):
+    if getattr(dlog_det, "shape", ()) != (len(dy),):
         raise ValueError(f"{layer} expected dlog_det of shape ({len(dy)},), got {np.shape(dlog_det)}")
 
 

@@ -75,6 +75,18 @@ class Bijection(Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
+    def forward_only(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """forward without its cache: y and log_det (B,), for densities.
+
+        A bijection made of others hands this on, so that no more than one cache exists at a time.
+        """
+        y, log_det, _ = self.forward(x)
+        return y, log_det
+
+    def inverse_only(self, y: np.ndarray) -> np.ndarray:
+        """inverse without its cache: x, for samples."""
+        return self.inverse(y)[0]
+
     def initialize(self, x: np.ndarray) -> np.ndarray:
         """Set data-dependent parameters from x, and return y = forward(x) under them.
 

@@ -46,6 +46,20 @@ class Chain(Bijection):
             caches.append(cache)
         return y, caches[::-1]
 
+    def forward_only(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        check_input(self, x)
+        total = zero_log_det(x)
+        for layer in self.layers:
+            x, log_det = layer.forward_only(x)
+            total = total + log_det
+        return x, total
+
+    def inverse_only(self, y: np.ndarray) -> np.ndarray:
+        check_input(self, y)
+        for layer in reversed(self.layers):
+            y = layer.inverse_only(y)
+        return y
+
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         for layer, layer_cache in zip(reversed(self.layers), reversed(cache)):
             dy = layer.backward(dy, dlog_det, layer_cache)
@@ -59,31 +73,39 @@ class Chain(Bijection):
 
 
 class ReversibleChain(Chain):
-    """A Chain that keeps its output alone, and computes everything else again.
+    """A Chain that keeps the output of its first layers alone, and computes everything else again.
 
     On the way back each layer's inverse gives its input and, by the contract, its cache
-    (Gomez et al. 2017, section 3). Memory does not grow with the number of layers; the
-    price is one inverse pass and the rounding that inverting adds.
+    (Gomez et al. 2017, section 3). Memory does not grow with the number of layers; the price is one
+    inverse pass, and the rounding that inverting adds.
+
+    kept    how many of the last layers keep their caches as in a Chain. Backward begins with
+            them, as soon as forward has made them: they are stored for a moment only, and spare
+            the inverse pass their part.
     """
 
+    def __init__(self, *layers: Bijection, kept: int = 0) -> None:
+        super().__init__(*layers)
+        middle = max(0, len(layers) - kept)
+        self.first, self.last = Chain(*layers[:middle]), Chain(*layers[middle:])
+
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        check_input(self, x)
-        total = zero_log_det(x)
-        for layer in self.layers:
-            x, log_det, _ = layer.forward(x)
-            total = total + log_det
-        return x, total, x
+        h, log_det = self.first.forward_only(x)
+        y, last_log_det, last_cache = self.last.forward(h)
+        return y, log_det + last_log_det, (y, [(h, last_cache)])
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
-        check_input(self, y)
-        x = y
-        for layer in reversed(self.layers):
-            x, _ = layer.inverse(x)
-        return x, y
+        h, last_cache = self.last.inverse(y)
+        return self.first.inverse_only(h), (y, [(h, last_cache)])
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
-        y = cache
-        for layer in reversed(self.layers):
+        y, kept = cache
+        layers = self.layers
+        if kept:  # used up, so that it is gone while the others are recomputed
+            y, last_cache = kept.pop()
+            dy, layers = self.last.backward(dy, dlog_det, last_cache), self.first.layers
+            del last_cache
+        for layer in reversed(layers):
             y, layer_cache = layer.inverse(y)
             dy = layer.backward(dy, dlog_det, layer_cache)
         return dy

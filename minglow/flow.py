@@ -42,7 +42,7 @@ class Flow(Module):
 
     def log_prob(self, x: np.ndarray) -> np.ndarray:
         """log p(x_b) of each sample, (B,), in nats."""
-        z, log_det, _ = self.bijection.forward(self._checked(x))
+        z, log_det = self.bijection.forward_only(self._checked(x))
         return self._finite(self.base.log_prob(z) + log_det, "log_prob")
 
     def sample(self, n: int, rng: int | np.random.Generator | None = None,
@@ -53,7 +53,7 @@ class Flow(Module):
             raise ValueError(f"expected at least 1 sample and a temperature of at least 0, "
                              f"got {n} and {temperature}")
         z = self.base.sample(n, np.random.default_rng(rng), self.dtype)
-        x, _ = self.bijection.inverse(self.dtype(temperature) * z)
+        x = self.bijection.inverse_only(self.dtype(temperature) * z)
         if not np.isfinite(x).all():
             raise FloatingPointError(f"samples at temperature {temperature:g} are NaN or inf")
         return x
@@ -82,12 +82,12 @@ class Flow(Module):
 
     def latents(self, x: np.ndarray) -> np.ndarray:
         """z = bijection(x), (B, D)."""
-        return self._finite(self.bijection.forward(self._checked(x))[0], "latents")
+        return self._finite(self.bijection.forward_only(self._checked(x))[0], "latents")
 
     def reconstruction_error(self, x: np.ndarray) -> float:
         """max |x - inverse(forward(x))| over the batch: how invertible the flow is in its dtype."""
         x = self._checked(x)
-        back, _ = self.bijection.inverse(self.bijection.forward(x)[0])
+        back = self.bijection.inverse_only(self.bijection.forward_only(x)[0])
         return self._finite(float(np.max(np.abs(back - x))), "reconstruction_error")
 
     def _checked(self, x: np.ndarray) -> np.ndarray:

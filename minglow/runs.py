@@ -131,7 +131,7 @@ def interpolation_strip(flow: Flow, images: np.ndarray, levels: int, pairs: int 
     z = flow.latents(x)
     share = np.linspace(0, 1, frames, dtype=flow.dtype)[:, None]
     between = np.concatenate([a + share * (b - a) for a, b in zip(z[::2], z[1::2])])
-    frames_out = quantize(flow.bijection.inverse(between)[0], levels)
+    frames_out = quantize(flow.bijection.inverse_only(between), levels)
     return plots.image_sheet(frames_out, frames, levels, "held-out images, and the latents between them")
 
 

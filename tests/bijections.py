@@ -10,7 +10,17 @@ import numpy as np
 
 import minglow as mg
 from minglow.models.glow import split_prior
-from minglow.nets import Conv, Dense, NormReLU, ReLU, Sequence, ShiftScale, conv_net, mlp
+from minglow.nets import (
+    Conv,
+    Dense,
+    NormReLU,
+    ReLU,
+    Sequence,
+    ShiftScale,
+    TransposedConv,
+    conv_net,
+    mlp,
+)
 
 VECTORS = [(2,), (4,), (6,), (8,)]
 IMAGES = [
@@ -92,6 +102,10 @@ NETS = {
     "Conv 3x3, few to many": (partial(Conv, 2, 5, **F64), (3, 4, 2)),
     "Conv 3x3, many to few": (partial(Conv, 5, 2, **F64), (3, 2, 5)),
     "Conv 3x3, one pixel": (partial(Conv, 5, 2, **F64), (1, 1, 5)),
+    "TransposedConv 3x3, many to few": (partial(TransposedConv, 5, 2, **F64), (3, 2, 5)),
+    "TransposedConv 3x3, few to many": (partial(TransposedConv, 2, 5, **F64), (2, 4, 2)),
+    "TransposedConv 3x3, one pixel": (partial(TransposedConv, 5, 2, **F64), (1, 1, 5)),
+    "TransposedConv 5x5": (partial(TransposedConv, 3, 2, 5, **F64), (2, 3, 3)),
     "Conv 5x5": (partial(Conv, 2, 3, 5, **F64), (2, 3, 2)),
     "Conv 1x1": (partial(Conv, 3, 2, 1, **F64), (2, 2, 3)),
     "Dense on images": (partial(Dense, 3, 4, bias=False, **F64), (2, 3, 3)),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import minglow as mg
 from minglow.optim import Adam
 from minglow.testing import moved
+from minglow.testing.gradients import gradients
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -44,7 +45,32 @@ def test_a_reversible_flow_has_the_stored_flows_gradients(dtype, tolerance, seed
 def test_a_reversible_chain_keeps_one_array():
     chain = mg.ReversibleChain(*(mg.ActNorm(2) for _ in range(5)))
     y, _, cache = chain.forward(np.ones((1, 2), np.float32))
-    assert cache is y
+    assert arrays_in(cache) == [id(y)] * 2  # where all of it ends, and where the none that it kept begin
+
+
+def arrays_in(cache):
+    if isinstance(cache, np.ndarray):
+        return [id(cache)]
+    return [array for part in cache for array in arrays_in(part)]
+
+
+@pytest.mark.parametrize("kept", range(8))
+def test_a_reversible_chain_keeps_as_many_caches_as_it_is_told(kept):
+    stored = mg.Chain(*(mg.ActNorm(2, np.float64) for _ in range(5)))
+    for layer in stored.layers:
+        layer.params["shift"][...], layer.params["log_scale"][...] = 0.5, 0.1
+    chain = mg.ReversibleChain(*stored.layers, kept=kept)
+    assert [path for path, _ in chain.walk()] == [path for path, _ in stored.walk()]
+    x = np.random.default_rng(0).standard_normal((3, 2))
+    y, log_det, cache = chain.forward(x)
+    caches = cache[1][0][1]
+    assert len(caches) == min(kept, 5)
+    expected = gradients(stored, stored.forward(x)[2], y, log_det)
+    for _ in range(2):  # the second time there is none left, and all are made again
+        found = gradients(chain, cache, y, log_det)
+        for name, gradient in expected.items():
+            np.testing.assert_allclose(found[name], gradient, rtol=1e-12)
+    assert cache[1] == []
 
 
 @pytest.mark.parametrize("coupling", [mg.AffineCoupling, mg.AdditiveCoupling])

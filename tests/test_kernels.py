@@ -27,7 +27,7 @@ def arguments(name, rng, b, h, w, c, dtype):
     def positive(*shape):
         return np.exp(normal(*shape))
 
-    rows, pixels, size = (b * h * w, c), (b, h * w, c), 2 * (b % 3) + 1
+    rows, pixels, joined, size = (b * h * w, c), (b, h * w, c), (b, h * w, 2 * c), 2 * (b % 3) + 1
     return {
         "gather": lambda: (normal(b, h, w, c), size),
         "scatter": lambda: (normal(b * h * w, size * size * c), size, h, w),
@@ -35,10 +35,10 @@ def arguments(name, rng, b, h, w, c, dtype):
         "shift_scale_backward": lambda: (normal(*rows), normal(*rows), positive(c)),
         "shift_scale_relu": lambda: (normal(*rows), normal(c), positive(c)),
         "shift_scale_relu_backward": lambda: (normal(*rows), np.maximum(normal(*rows), 0), positive(c)),
-        "sigmoid_scale": lambda: (20 * normal(*pixels), 1e-3),
-        "couple": lambda: (normal(*pixels), normal(*pixels), normal(*pixels)),
+        "couple": lambda: (normal(*joined), normal(*pixels), positive(*pixels), normal(*pixels)),
+        "couple_inverse": lambda: (normal(*joined), normal(*pixels), positive(*pixels)),
         "couple_backward": lambda: (
-            normal(*pixels), normal(*pixels), positive(*pixels), normal(*pixels), normal(b)),
+            normal(*joined), normal(*joined), positive(*pixels), normal(*pixels), normal(b)),
         "adam": lambda: (normal(c), normal(c), normal(c), positive(c), 1e-2, 0.9, 0.99, 1e-8),
         "adamax": lambda: (normal(c), normal(c), normal(c), positive(c), 1e-2, 0.9, 0.99, 1e-8),
     }[name]()
@@ -108,7 +108,7 @@ def test_an_unknown_backend_is_named_and_changes_nothing():
 
 def test_sigmoid_scale_stays_above_its_floor_and_finite():
     raw = np.array([[[-1e4, -100.0, -14, 0, 14, 1e4]]])
-    log_scale, dlog_scale = reference.sigmoid_scale(raw, 1e-3)
+    log_scale, dlog_scale = minglow.sigmoid_scale(raw, 1e-3)
     scale = np.exp(log_scale)
     assert np.all(scale >= 1e-3 * (1 - 1e-12)) and np.all(scale <= 1)
     assert np.all(np.isfinite(dlog_scale))
@@ -118,9 +118,10 @@ def test_sigmoid_scale_stays_above_its_floor_and_finite():
 def test_with_the_floor_float32_comes_back_whatever_the_scale():
     raw = np.linspace(-40, 40, 801, dtype=np.float32)[None, :, None]
     log_scale, _ = minglow.sigmoid_scale(raw)
-    x, shift = np.full_like(raw, 0.3), np.full_like(raw, 0.25)
-    y, scale, _ = reference.couple(x, shift, log_scale)
-    assert np.max(np.abs(y / scale - shift - x)) <= 1e-4
+    scale, shift = np.exp(log_scale), np.full_like(raw, 0.25)
+    x = np.full_like(raw, 0.3, shape=(1, 801, 2))
+    y, _ = reference.couple(x, shift, scale, log_scale)
+    assert np.max(np.abs(reference.couple_inverse(y, shift, scale) - x)) <= 1e-4
 
 
 def python(code, **environment):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minglow.nets import Conv, conv_net, mlp
+from minglow.nets import Conv, TransposedConv, conv_net, mlp
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -24,8 +24,25 @@ def test_convolution_is_the_sum_in_its_docstring(widths_and_size, seed, height, 
             for di in range(size):
                 for dj in range(size):
                     if 0 <= i + di - r < height and 0 <= j + dj - r < width:
-                        expected[:, i, j] += x[:, i + di - r, j + dj - r] @ weight[di, dj]
+                        expected[:, i, j] += x[:, i + di - r, j + dj - r] @ weight[:, di, dj].T
     np.testing.assert_allclose(conv.forward(x)[0], expected, rtol=1e-12, atol=1e-12)
+
+
+@given(seed=seeds, height=st.integers(1, 5), width=st.integers(1, 5))
+def test_a_transposed_convolution_is_the_sum_in_its_docstring_and_a_convolution_reversed(
+        seed, height, width):
+    rng = np.random.default_rng(seed)
+    transposed = TransposedConv(5, 2, 3, std=1.0, rng=rng, dtype=np.float64)
+    conv = Conv(5, 2, 3, dtype=np.float64)
+    weight = transposed.params["weight"]
+    conv.params["weight"][...] = weight[:, ::-1, ::-1].transpose(3, 1, 2, 0)
+    x = rng.standard_normal((2, height, width, 5))
+    expected = np.zeros((2, height + 2, width + 2, 2))  # with a border for what is sent outside
+    for i, j, di, dj in np.ndindex(height, width, 3, 3):
+        expected[:, i + di, j + dj] += x[:, i, j] @ weight[:, di, dj]
+    y, _ = transposed.forward(x)
+    np.testing.assert_allclose(y, expected[:, 1:-1, 1:-1], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(y, conv.forward(x)[0], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("make", [conv_net, mlp])
@@ -52,11 +69,9 @@ def test_hidden_units_start_normalised():
         x, _ = norm.forward(hidden)
 
 
-def test_an_even_kernel_has_no_centre():
+@pytest.mark.parametrize("convolution", [Conv, TransposedConv])
+def test_a_convolution_wants_a_centre_and_images(convolution):
     with pytest.raises(ValueError, match="odd size, got 2"):
-        Conv(2, 2, 2)
-
-
-def test_a_convolution_wants_images():
+        convolution(2, 2, 2)
     with pytest.raises(ValueError, match=r"expected images \(B, h, w, 2\), got \(3, 2\)"):
-        Conv(2, 2).forward(np.zeros((3, 2), np.float32))
+        convolution(2, 2).forward(np.zeros((3, 2), np.float32))

@@ -9,7 +9,7 @@ import pytest
 import minglow as mg
 from minglow import kernels
 from minglow.layers.invconv import lu_factors, random_rotation
-from minglow.nets import Conv, Dense, NormReLU, ReLU, ShiftScale, conv_net, mlp
+from minglow.nets import Conv, Dense, NormReLU, ReLU, ShiftScale, TransposedConv, conv_net, mlp
 
 
 def arrays(module):
@@ -20,6 +20,7 @@ def arrays(module):
 SEEDED = {
     "InvConv1x1": lambda rng: mg.InvConv1x1(6, rng), "InvConv1x1LU": lambda rng: mg.InvConv1x1LU(6, rng),
     "Shuffle": lambda rng: mg.Shuffle(12, rng), "Conv": lambda rng: Conv(2, 3, rng=rng),
+    "TransposedConv": lambda rng: TransposedConv(3, 2, rng=rng),
     "Dense": lambda rng: Dense(2, 3, rng=rng), "conv_net": lambda rng: conv_net(2, 6, 4, rng),
     "mlp": lambda rng: mlp(2, 6, 4, rng),
     "glow": lambda rng: mg.glow((4, 4, 1), steps=1, hidden=4, rng=rng),
@@ -88,9 +89,11 @@ def test_a_perceptron_is_dense_relu_dense_relu_dense():
     wide = Dense(200, 300, rng=0).params["weight"]
     assert wide.std() == pytest.approx((2 / 200) ** 0.5, rel=0.02)  # He's
     assert Conv(50, 60, rng=0).params["weight"].std() == pytest.approx(0.05, rel=0.02)
-    assert Conv(2, 3).params["weight"].shape == (3, 3, 2, 3)
+    assert Conv(2, 3).params["weight"].shape == (3, 3, 3, 2)
+    assert TransposedConv(2, 4).params["weight"].shape == (2, 3, 3, 4)
     parts = conv_net(2, 40, 4, 0).nets
-    assert [type(part) for part in parts] == [Conv, NormReLU, Dense, NormReLU, Conv, ShiftScale]
+    assert [type(part) for part in parts] == [
+        Conv, NormReLU, Dense, NormReLU, TransposedConv, ShiftScale]
     dense = parts[2]
     assert dense.params["weight"].std() == pytest.approx(0.05, rel=0.1) and "bias" not in dense.params
 

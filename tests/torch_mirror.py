@@ -7,10 +7,10 @@ a function of x, and `tensors` are the parameters by their full names.
 
 import numpy as np
 import torch
-from torch.nn.functional import conv2d, pixel_unshuffle, relu
+from torch.nn.functional import conv2d, conv_transpose2d, pixel_unshuffle, relu
 
 import minglow as mg
-from minglow.nets import Conv, Dense, NormReLU, ReLU, Sequence, ShiftScale
+from minglow.nets import Conv, Dense, NormReLU, ReLU, Sequence, ShiftScale, TransposedConv
 
 
 def tensors_of(module, dtype=torch.float64):
@@ -126,9 +126,17 @@ def level(module, own, constants, below):
 
 def conv(module, own, constants, below):
     def forward(x):
-        weight = own["weight"].permute(3, 2, 0, 1).contiguous()  # (out, in, size, size)
+        weight = own["weight"].permute(0, 3, 1, 2).contiguous()  # (out, in, size, size)
         images, padding = x.permute(0, 3, 1, 2), weight.shape[-1] // 2
         return conv2d(images, weight, padding=padding).permute(0, 2, 3, 1)
+    return forward
+
+
+def transposed_conv(module, own, constants, below):
+    def forward(x):
+        weight = own["weight"].permute(0, 3, 1, 2).contiguous()  # (in, out, size, size)
+        images, padding = x.permute(0, 3, 1, 2), weight.shape[-1] // 2
+        return conv_transpose2d(images, weight, padding=padding).permute(0, 2, 3, 1)
     return forward
 
 
@@ -157,7 +165,7 @@ MIRRORS = {
     mg.Reverse: shuffle, mg.AdditiveCoupling: additive, mg.AffineCoupling: affine, mg.Squeeze: squeeze,
     mg.Flatten: flatten, mg.Chain: chain, mg.ReversibleChain: chain, mg.Level: level, Conv: conv,
     Dense: dense, ReLU: lambda *_: relu, NormReLU: norm_relu, ShiftScale: shift_scale,
-    Sequence: sequence,
+    Sequence: sequence, TransposedConv: transposed_conv,
 }
 
 

@@ -20,10 +20,11 @@ from types import TracebackType
 from typing import Any
 
 from minglow.kernels import loops, reference
+from minglow.memory import keep_freed_memory
 
 NAMES = (
     "gather", "scatter", "shift_scale", "shift_scale_backward", "shift_scale_relu",
-    "shift_scale_relu_backward", "sigmoid_scale", "couple", "couple_backward", "adam", "adamax",
+    "shift_scale_relu_backward", "couple", "couple_inverse", "couple_backward", "adam", "adamax",
 )
 BACKENDS = ("numpy", "loops", "numba")
 
@@ -104,5 +105,6 @@ def __getattr__(name: str) -> Any:
     """Bind the default backend when a kernel is first asked for, not on import."""
     if name not in NAMES or _backend is not None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    keep_freed_memory()
     _bind(_default())
     return globals()[name]

@@ -6,46 +6,50 @@ whose docstrings hold the maths. Sums are held in double precision.
 
 from __future__ import annotations
 
-from math import exp, log, sqrt
+from math import sqrt
 
 import numpy as np
 
 
 def gather(x, size):
     batch, height, width, channels = x.shape
-    patches = np.zeros((batch * height * width, size * size * channels), x.dtype)
-    row = 0
+    pad, run = size // 2, size * channels  # a pixel's neighbours in one line stand in a row: one run
+    padded = np.zeros((height + 2 * pad, (width + 2 * pad) * channels), x.dtype)  # one image, by lines
+    patches = np.empty((batch, height, width, size, run), x.dtype)
     for b in range(batch):
         for i in range(height):
             for j in range(width):
+                pixel = padded[pad + i, (pad + j) * channels:]
+                for c in range(channels):
+                    pixel[c] = x[b, i, j, c]
+        for i in range(height):
+            for j in range(width):
                 for di in range(size):
-                    for dj in range(size):
-                        y, x_ = i + di - size // 2, j + dj - size // 2
-                        if 0 <= y < height and 0 <= x_ < width:
-                            column = (di * size + dj) * channels
-                            for c in range(channels):
-                                patches[row, column + c] = x[b, y, x_, c]
-                row += 1
-    return patches
+                    here, there = patches[b, i, j, di], padded[i + di, j * channels:]
+                    for k in range(run):
+                        here[k] = there[k]
+    return patches.reshape(batch * height * width, size * run)
 
 
 def scatter(patches, size, height, width):
-    channels = patches.shape[1] // (size * size)
-    batch = patches.shape[0] // (height * width)
-    x = np.zeros((batch, height, width, channels), patches.dtype)
-    row = 0
+    pad, run = size // 2, patches.shape[1] // size
+    channels, batch = run // size, patches.shape[0] // (height * width)
+    runs = patches.reshape(batch, height, width, size, run)
+    padded = np.empty((height + 2 * pad, (width + 2 * pad) * channels), patches.dtype)
+    x = np.empty((batch, height, width * channels), patches.dtype)
     for b in range(batch):
+        padded[:] = 0
         for i in range(height):
             for j in range(width):
                 for di in range(size):
-                    for dj in range(size):
-                        y, x_ = i + di - size // 2, j + dj - size // 2
-                        if 0 <= y < height and 0 <= x_ < width:
-                            column = (di * size + dj) * channels
-                            for c in range(channels):
-                                x[b, y, x_, c] += patches[row, column + c]
-                row += 1
-    return x
+                    here, there = runs[b, i, j, di], padded[i + di, j * channels:]
+                    for k in range(run):
+                        there[k] += here[k]
+        for i in range(height):
+            inside, line = padded[pad + i, pad * channels:], x[b, i]
+            for k in range(width * channels):
+                line[k] = inside[k]
+    return x.reshape(batch, height, width, channels)
 
 
 def shift_scale(x, shift, scale):
@@ -87,41 +91,43 @@ def shift_scale_relu_backward(dy, y, scale):
     return dx, dshift.astype(dy.dtype), dlog_scale.astype(dy.dtype)
 
 
-def sigmoid_scale(raw, floor):
-    log_scale, dlog_scale = np.empty(raw.shape, raw.dtype), np.empty(raw.shape, raw.dtype)
-    for b in range(raw.shape[0]):
-        for p in range(raw.shape[1]):
-            for c in range(raw.shape[2]):
-                e = exp(-abs(raw[b, p, c] + 2.0))  # at most 1: no overflow on either side
-                s = (1.0 if raw[b, p, c] + 2.0 >= 0 else e) / (1.0 + e)
-                scale = floor + (1.0 - floor) * s
-                log_scale[b, p, c] = log(scale)
-                dlog_scale[b, p, c] = (1.0 - floor) * e / ((1.0 + e) * (1.0 + e)) / scale
-    return log_scale, dlog_scale
-
-
-def couple(x, shift, log_scale):
-    y, scale = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
-    log_det = np.empty(x.shape[0], x.dtype)
+def couple(x, shift, scale, log_scale):
+    y, log_det = np.empty(x.shape, x.dtype), np.empty(x.shape[0], x.dtype)
+    channels = shift.shape[2]
     for b in range(x.shape[0]):
         total = 0.0
         for p in range(x.shape[1]):
-            for c in range(x.shape[2]):
-                scale[b, p, c] = exp(log_scale[b, p, c])
-                y[b, p, c] = (x[b, p, c] + shift[b, p, c]) * scale[b, p, c]
+            for c in range(channels):
+                y[b, p, c] = x[b, p, c]
+                y[b, p, channels + c] = (x[b, p, channels + c] + shift[b, p, c]) * scale[b, p, c]
                 total += log_scale[b, p, c]
         log_det[b] = total
-    return y, scale, log_det
+    return y, log_det
+
+
+def couple_inverse(y, shift, scale):
+    x = np.empty(y.shape, y.dtype)
+    channels = shift.shape[2]
+    for b in range(y.shape[0]):
+        for p in range(y.shape[1]):
+            for c in range(channels):
+                x[b, p, c] = y[b, p, c]
+                x[b, p, channels + c] = y[b, p, channels + c] / scale[b, p, c] - shift[b, p, c]
+    return x
 
 
 def couple_backward(dy, y, scale, dlog_scale, dlog_det):
-    dx, draw = np.empty(dy.shape, dy.dtype), np.empty(dy.shape, dy.dtype)
+    dx, dh = np.empty(dy.shape, dy.dtype), np.empty(dy.shape, dy.dtype)
+    channels = scale.shape[2]
     for b in range(dy.shape[0]):
         for p in range(dy.shape[1]):
-            for c in range(dy.shape[2]):
-                dx[b, p, c] = dy[b, p, c] * scale[b, p, c]
-                draw[b, p, c] = (dy[b, p, c] * y[b, p, c] + dlog_det[b]) * dlog_scale[b, p, c]
-    return dx, draw
+            for c in range(channels):
+                dy2, y2 = dy[b, p, channels + c], y[b, p, channels + c]
+                dx[b, p, c] = dy[b, p, c]
+                dx[b, p, channels + c] = dy2 * scale[b, p, c]
+                dh[b, p, c] = dx[b, p, channels + c]
+                dh[b, p, channels + c] = (dy2 * y2 + dlog_det[b]) * dlog_scale[b, p, c]
+    return dx, dh
 
 
 def adam(value, grad, mean, square, rate, beta1, beta2, epsilon):

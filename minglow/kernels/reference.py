@@ -76,35 +76,39 @@ def shift_scale_relu_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray) 
     return shift_scale_backward(dy * (y > 0), y, scale)
 
 
-def sigmoid_scale(raw: np.ndarray, floor: float) -> Arrays:
-    """The logarithm of a scale between floor and 1, and its derivative; all (B, P, C).
+def couple(x: np.ndarray, shift: np.ndarray, scale: np.ndarray, log_scale: np.ndarray) -> Arrays:
+    """y = [x1, (x2 + shift) * scale] with [x1, x2] = x;  log_det_b = sum log_scale_b.
 
-        s = sigmoid(raw + 2)
-        log_scale = log(floor + (1 - floor) * s)
-        dlog_scale = (1 - floor) * s * (1 - s) / scale
+    x, y: (B, P, 2C); shift, scale, log_scale: (B, P, C); log_det: (B,).
     """
-    e = np.exp(-np.abs(raw + 2))  # at most 1: no overflow on either side
-    scale = floor + (1 - floor) * np.where(raw + 2 >= 0, 1, e) / (1 + e)
-    return np.log(scale), (1 - floor) * e / (1 + e) ** 2 / scale
+    y, channels = x.copy(), shift.shape[2]
+    y[:, :, channels:] += shift
+    y[:, :, channels:] *= scale
+    return y, log_scale.sum(axis=(1, 2))
 
 
-def couple(x: np.ndarray, shift: np.ndarray, log_scale: np.ndarray) -> Arrays:
-    """y = (x + shift) * scale, scale = exp(log_scale), log_det_b = sum log_scale_b.
-
-    All (B, P, C), log_det (B,).
-    """
-    scale = np.exp(log_scale)
-    return (x + shift) * scale, scale, log_scale.sum(axis=(1, 2))
+def couple_inverse(y: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """x = [y1, y2 / scale - shift] with [y1, y2] = y; shapes as for `couple`."""
+    x, channels = y.copy(), shift.shape[2]
+    x[:, :, channels:] /= scale
+    x[:, :, channels:] -= shift
+    return x
 
 
 def couple_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray, dlog_scale: np.ndarray,
                     dlog_det: np.ndarray) -> Arrays:
-    """The gradients of `couple`, with log_scale a function of raw; all (B, P, C), dlog_det (B,).
+    """The gradients of `couple`, with log_scale a function of raw, and [dy1, dy2] = dy, [y1, y2] = y.
 
-        dx = dshift = dy * scale
-        draw = (dy * y + dlog_det_b) * dlog_scale            dlog_scale: of log_scale by raw
+        dx = [dy1, dshift]             dshift = dy2 * scale
+        dh = [dshift, draw]            draw = (dy2 * y2 + dlog_det_b) * dlog_scale
+
+    dy, y, dx, dh: (B, P, 2C); scale, dlog_scale (of log_scale by raw): (B, P, C); dlog_det: (B,).
     """
-    return dy * scale, (dy * y + dlog_det[:, None, None]) * dlog_scale
+    channels = scale.shape[2]
+    dy2, y2 = dy[:, :, channels:], y[:, :, channels:]
+    dshift, draw = dy2 * scale, (dy2 * y2 + dlog_det[:, None, None]) * dlog_scale
+    return (np.concatenate([dy[:, :, :channels], dshift], axis=2),
+            np.concatenate([dshift, draw], axis=2))
 
 
 def adam(value: np.ndarray, grad: np.ndarray, mean: np.ndarray, square: np.ndarray,

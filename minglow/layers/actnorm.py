@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minglow import kernels
-from minglow.arrays import check_dlog_det, check_input, pixels, rows
+from minglow.arrays import check_dlog_det, check_input, constant_log_det, pixels, rows
 from minglow.bijection import Bijection
 
 
@@ -39,12 +39,14 @@ class ActNorm(Bijection):
         shift, log_scale = self.params["shift"], self.params["log_scale"]
         check_input(self, x, len(shift))
         y = kernels.shift_scale(rows(x), shift, np.exp(log_scale)).reshape(x.shape)
-        return y, np.broadcast_to(pixels(x) * log_scale.sum(), len(x)), y
+        return y, constant_log_det(x, pixels(x) * log_scale.sum()), y
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
         shift, log_scale = self.params["shift"], self.params["log_scale"]
         check_input(self, y, len(shift))
-        return y * np.exp(-log_scale) - shift, y
+        # y / scale - shift, in the form that the kernel has
+        x = kernels.shift_scale(rows(y), -shift * np.exp(log_scale), np.exp(-log_scale))
+        return x.reshape(y.shape), y
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         y = cache

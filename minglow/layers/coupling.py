@@ -89,33 +89,34 @@ class AffineCoupling(Bijection):
         self.children["net"] = net
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        x1, x2 = _checked_halves(self, x)
-        shift, log_scale, dlog_scale, net_cache = self._shift_and_scale(x1, x2.shape[-1])
-        y2, scale, log_det = kernels.couple(flat_pixels(x2), shift, log_scale)
-        return join(x1, y2.reshape(x2.shape)), log_det, (net_cache, y2, scale, dlog_scale)
+        x1, _ = _checked_halves(self, x)
+        shift, log_scale, dlog_scale, net_cache = self._shift_and_scale(x1)
+        scale = np.exp(log_scale)
+        y, log_det = kernels.couple(flat_pixels(x), shift, scale, log_scale)
+        return y.reshape(x.shape), log_det, (net_cache, y, scale, dlog_scale)
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
-        y1, y2 = _checked_halves(self, y)
-        shift, log_scale, dlog_scale, net_cache = self._shift_and_scale(y1, y2.shape[-1])
-        scale, flat_y2 = np.exp(log_scale), flat_pixels(y2)
-        x2 = flat_y2 / scale - shift
-        return join(y1, x2.reshape(y2.shape)), (net_cache, flat_y2, scale, dlog_scale)
+        y1, _ = _checked_halves(self, y)
+        shift, log_scale, dlog_scale, net_cache = self._shift_and_scale(y1)
+        scale, flat_y = np.exp(log_scale), flat_pixels(y)
+        x = kernels.couple_inverse(flat_y, shift, scale)
+        return x.reshape(y.shape), (net_cache, flat_y, scale, dlog_scale)
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
-        net_cache, y2, scale, dlog_scale = cache
+        net_cache, y, scale, dlog_scale = cache
         check_dlog_det(self, dlog_det, dy)
-        dy1, dy2 = halves(dy)
-        dx2, draw = kernels.couple_backward(flat_pixels(dy2), y2, scale, dlog_scale, dlog_det)
-        dh = join(dx2, draw).reshape(dy.shape)  # dL/dshift = dL/dx2
-        return join(dy1 + self.net.backward(dh, net_cache), dx2.reshape(dy2.shape))
+        dx, dh = kernels.couple_backward(flat_pixels(dy), y, scale, dlog_scale, dlog_det)
+        dx1, _ = halves(dx.reshape(dy.shape))  # dL/dy1, so far
+        dx1 += self.net.backward(dh.reshape(dy.shape), net_cache)
+        return dx.reshape(dy.shape)
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
         self.net.initialize(_checked_halves(self, x)[0])
         return self.forward(x)[0]
 
-    def _shift_and_scale(self, x1: np.ndarray, channels: int) -> tuple[Any, ...]:
-        """What x1 says of the other half: shift, log scale and its slope, each (B, P, channels)."""
-        h, net_cache = _condition(self, x1, 2 * channels)
+    def _shift_and_scale(self, x1: np.ndarray) -> tuple[Any, ...]:
+        """What x1 says of the other half: shift, log scale and its slope, each (B, P, C/2)."""
+        h, net_cache = _condition(self, x1, 2 * x1.shape[-1])
         shift, raw = halves(flat_pixels(h))
         return shift, *self.scale(raw), net_cache
 
@@ -127,8 +128,11 @@ def sigmoid_scale(raw: np.ndarray, floor: float = 1e-3) -> tuple[np.ndarray, np.
     all digits of a float32. With it no inverse magnifies rounding more than 1/floor times.
     The 2 starts the scale near 0.88.
     """
-    log_scale, dlog_scale = kernels.sigmoid_scale(flat_pixels(raw), floor)
-    return log_scale.reshape(raw.shape), dlog_scale.reshape(raw.shape)
+    shifted = raw + 2
+    e = np.exp(-np.abs(shifted))  # at most 1: no overflow on either side
+    larger = 1 / (1 + e)  # sigmoid(|raw + 2|), and e * larger = 1 - larger is sigmoid(-|raw + 2|)
+    scale = floor + (1 - floor) * np.where(shifted >= 0, larger, e * larger)
+    return np.log(scale), (1 - floor) * (e * larger * larger) / scale
 
 
 def exp_scale(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from minglow.arrays import check_dlog_det, check_input, pixels, rows
+from minglow.arrays import check_dlog_det, check_input, constant_log_det, pixels, rows
 from minglow.bijection import Bijection, SingularWeightError
 
 
@@ -15,13 +17,39 @@ def random_rotation(channels: int, rng: int | np.random.Generator | None) -> np.
     return np.linalg.qr(np.random.default_rng(rng).standard_normal((channels, channels)))[0]
 
 
+class Remembered:
+    """A function of a layer and its matrix that computes anew only when the matrix has changed.
+
+    A step meets the same weight forwards and backwards, and samples meet it again and again.
+    """
+
+    def __init__(self, function: Callable[[Bijection, np.ndarray], Any], layer: Bijection) -> None:
+        self.function, self.layer = function, layer
+        self.matrix = np.full(1, np.nan)  # equal to nothing
+
+    def __call__(self, matrix: np.ndarray) -> Any:
+        if matrix.dtype != self.matrix.dtype or not (matrix == self.matrix).all():
+            self.result = self.function(self.layer, matrix)
+            self.matrix = matrix.copy()
+        return self.result
+
+
+def log_abs_det(layer: Bijection, weight: np.ndarray) -> np.ndarray:
+    """log|det W|, or SingularWeightError where det W is 0 or not finite."""
+    _, result = np.linalg.slogdet(weight)
+    if not np.isfinite(result):
+        raise SingularWeightError(f"{layer}: its weight is singular, log|det W| = {result}")
+    return result
+
+
 def inverse_weight(layer: Bijection, weight: np.ndarray) -> np.ndarray:
     """W^-1, or SingularWeightError where W's dtype cannot hold a meaningful one."""
     try:
         inverse = np.linalg.inv(weight)
     except np.linalg.LinAlgError:
         raise SingularWeightError(f"{layer}: its weight is singular, det W = 0") from None
-    condition = np.linalg.norm(weight.astype(np.float64)) * np.linalg.norm(inverse.astype(np.float64))
+    squares = (np.vdot(matrix, matrix) for matrix in (weight.astype(float), inverse.astype(float)))
+    condition = prod(squares) ** 0.5  # in the Frobenius norm
     if not condition < 1 / np.finfo(weight.dtype).eps:
         raise SingularWeightError(
             f"{layer}: its weight is singular to {weight.dtype} precision, "
@@ -52,29 +80,29 @@ class InvConv1x1(Bijection):
                  dtype: type = np.float32) -> None:
         super().__init__()
         self.add_param("weight", random_rotation(channels, rng).astype(dtype))
+        self.log_abs_det = Remembered(log_abs_det, self)
+        self.inverse_weight = Remembered(inverse_weight, self)
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         weight = self.params["weight"]
         check_input(self, x, len(weight))
-        _, log_abs_det = np.linalg.slogdet(weight)
-        if not np.isfinite(log_abs_det):
-            raise SingularWeightError(f"{self}: its weight is singular, log|det W| = {log_abs_det}")
-        return x @ weight.T, np.broadcast_to(pixels(x) * log_abs_det, len(x)), x
+        y = (rows(x) @ weight.T).reshape(x.shape)
+        return y, constant_log_det(x, pixels(x) * self.log_abs_det(weight)), x
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
         weight = self.params["weight"]
         check_input(self, y, len(weight))
-        x = y @ inverse_weight(self, weight).T
+        x = (rows(y) @ self.inverse_weight(weight).T).reshape(y.shape)
         return x, x
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         x = cache
         check_dlog_det(self, dlog_det, dy)
         weight, dweight = self.params["weight"], self.grads["weight"]
-        inverse = inverse_weight(self, weight)
+        inverse = self.inverse_weight(weight)
         dweight += rows(dy).T @ rows(x)
         dweight += dlog_det.sum() * pixels(x) * inverse.T
-        return dy @ weight
+        return (rows(dy) @ weight).reshape(dy.shape)
 
 
 class InvConv1x1LU(Bijection):
@@ -107,6 +135,7 @@ class InvConv1x1LU(Bijection):
         self.add_param("lower", np.tril(lower, -1).astype(dtype))
         self.add_param("upper", np.triu(upper, 1).astype(dtype))
         self.add_param("log_s", np.log(np.abs(diagonal)).astype(dtype))
+        self.inverse_weight = Remembered(inverse_weight, self)
 
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
         """P L and U, both (C, C); their product is W."""
@@ -121,13 +150,13 @@ class InvConv1x1LU(Bijection):
         log_s = self.params["log_s"]
         check_input(self, x, len(log_s))
         permuted_lower, upper = self.factors()
-        y = x @ (permuted_lower @ upper).T
-        return y, np.broadcast_to(pixels(x) * log_s.sum(), len(x)), x
+        y = (rows(x) @ (permuted_lower @ upper).T).reshape(x.shape)
+        return y, constant_log_det(x, pixels(x) * log_s.sum()), x
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
         check_input(self, y, len(self.params["log_s"]))
         permuted_lower, upper = self.factors()
-        x = y @ inverse_weight(self, permuted_lower @ upper).T
+        x = (rows(y) @ self.inverse_weight(permuted_lower @ upper).T).reshape(y.shape)
         return x, x
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
@@ -141,7 +170,7 @@ class InvConv1x1LU(Bijection):
         self.grads["lower"] += np.tril(dlower, -1)
         self.grads["upper"] += np.triu(dupper, 1)
         self.grads["log_s"] += np.diag(dupper) * np.diag(upper) + dlog_det.sum() * pixels(x)
-        return dy @ (permuted_lower @ upper)
+        return (rows(dy) @ (permuted_lower @ upper)).reshape(dy.shape)
 
 
 def lu_factors(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

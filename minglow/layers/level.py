@@ -61,13 +61,20 @@ class Level(Bijection):
         return join(b.reshape(len(b), -1), z), log_det + inner_log_det, (steps_cache, inner_cache)
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
-        check_input(self, y)
-        if y.ndim != 2 or y.shape[1] <= prod(self.half):
-            raise ValueError(f"{self} expected latents (B, D), D above {prod(self.half)}, got {y.shape}")
-        b, z = self._parts(y)
+        b, z = self._checked_parts(y)
         a, inner_cache = self.inner.inverse(z)
         x, steps_cache = self.steps.inverse(join(a, b))
         return x, (steps_cache, inner_cache)
+
+    def forward_only(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        h, log_det = self.steps.forward_only(x)
+        a, b = halves(h)
+        z, inner_log_det = self.inner.forward_only(a)
+        return join(b.reshape(len(b), -1), z), log_det + inner_log_det
+
+    def inverse_only(self, y: np.ndarray) -> np.ndarray:
+        b, z = self._checked_parts(y)
+        return self.steps.inverse_only(join(self.inner.inverse_only(z), b))
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         steps_cache, inner_cache = cache
@@ -78,6 +85,12 @@ class Level(Bijection):
     def initialize(self, x: np.ndarray) -> np.ndarray:
         a, b = halves(self.steps.initialize(x))
         return join(b.reshape(len(b), -1), self.inner.initialize(a))
+
+    def _checked_parts(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        check_input(self, y)
+        if y.ndim != 2 or y.shape[1] <= prod(self.half):
+            raise ValueError(f"{self} expected latents (B, D), D above {prod(self.half)}, got {y.shape}")
+        return self._parts(y)
 
     def _parts(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take flat latents apart: b in its own shape, and the rest, still flat."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -22,6 +23,11 @@ from minglow.layers import (
     exp_scale,
 )
 from minglow.nets import Conv, Sequence, ShiftScale, conv_net, mlp
+
+# What a reversible level stores of its last flow steps (three layers each, and a split prior or
+# Flatten) costs less memory than the backward pass of one step of the first level needs anyhow,
+# and spares a quarter of the recomputing at K = 8.
+KEPT_STEPS = 2
 
 
 def glow(shape: tuple[int, ...], levels: int | None = None, steps: int = 8, hidden: int = 64, *,
@@ -52,7 +58,7 @@ def glow(shape: tuple[int, ...], levels: int | None = None, steps: int = 8, hidd
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"expected dtype np.float32 or np.float64, got {dtype}")
     rng = np.random.default_rng(rng)
-    chain = ReversibleChain if reversible else Chain
+    chain = partial(ReversibleChain, kept=KEPT_STEPS * 3 + 1) if reversible else Chain
     outputs = getattr(coupling, "func", coupling).net_outputs  # a partial's class is its func
 
     def flow_step(channels: int) -> list[Bijection]:

@@ -16,80 +16,111 @@ from minglow.nets.net import NormReLU, Sequence, ShiftScale
 class Conv(Net):
     r"""Convolution of images, size x size taps, zeros outside the image, no bias.
 
-        y[b, i, j] = sum_{di, dj} x[b, i + di - r, j + dj - r] W[di, dj]
-                                             W: (size, size, C_in, C_out); r = size // 2
+        y[b, i, j] = sum_{di, dj} W[:, di, dj] x[b, i + di - r, j + dj - r]
+                                             W: (C_out, size, size, C_in); r = size // 2
 
-    One matrix product, around which pixels' neighbourhoods are moved on the side that has fewer
-    channels, so that the wide side is never expanded size * size times:
+    One matrix product, before which every pixel's neighbourhood is laid out as a row:
 
-        C_in <= C_out    patches = gather(x),  y = patches W
-        C_in >  C_out    taps = x W',  y = scatter(taps)       W' = W, taps reversed, C_in first
+        patches = gather(x)                  (B*h*w, size*size*C_in)
+        y = patches W^T
 
-    backward  gather and scatter are each other's transposes, and a product's gradients are
-              products:
-        C_in <= C_out    dL/dW = patches^T dL/dy             dL/dx = scatter(dL/dy W^T)
-        C_in >  C_out    dtaps = gather(dL/dy),  dL/dW' = x^T dtaps,  dL/dx = dtaps W'^T
-    start     weights N(0, std^2); std = 0 for the zero-start convolution that ends a conditioner.
+    backward  dL/dW = (dL/dy)^T patches      a product's gradients are products
+              dL/dx = scatter(dL/dy W)       and scatter is gather's transpose
+    start     weights N(0, std^2).
 
+    Made for few channels in and many out: it is x that grows size * size times.
     Raises ValueError for an even size, which has no centre.
     """
 
     def __init__(self, channels_in: int, channels_out: int, size: int = 3, std: float = 0.05,
                  rng: int | np.random.Generator | None = None, dtype: type = np.float32) -> None:
         super().__init__()
-        if size % 2 == 0:
-            raise ValueError(f"{self} expected an odd size, got {size}")
-        shape = (size, size, channels_in, channels_out)
-        self.add_param("weight", (std * np.random.default_rng(rng).standard_normal(shape)).astype(dtype))
+        add_taps(self, (channels_out, size, size, channels_in), std, rng, dtype)
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
         weight = self.params["weight"]
-        size, _, channels_in, channels_out = weight.shape
-        check_input(self, x, channels_in)
-        if x.ndim != 4:
-            raise ValueError(f"{self} expected images (B, h, w, {channels_in}), got {x.shape}")
-        if channels_in <= channels_out:
-            patches = kernels.gather(x, size)
-            return (patches @ weight.reshape(-1, channels_out)).reshape(*x.shape[:3], -1), patches
-        taps = rows(x) @ taps_last(weight)
+        channels_out, size, _, channels_in = weight.shape
+        check_images(self, x, channels_in)
+        patches = kernels.gather(x, size)
+        return (patches @ weight.reshape(channels_out, -1).T).reshape(*x.shape[:3], -1), patches
+
+    def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        patches = cache
+        weight, dweight = self.params["weight"], self.grads["weight"]
+        channels_out, size, _, _ = weight.shape
+        dweight += (rows(dy).T @ patches).reshape(weight.shape)
+        dpatches = rows(dy) @ weight.reshape(channels_out, -1)
+        return kernels.scatter(dpatches, size, dy.shape[1], dy.shape[2])
+
+
+class TransposedConv(Net):
+    r"""Transposed convolution of images, of stride 1: what Conv does on its way back.
+
+        y[b, i + di - r, j + dj - r] += x[b, i, j] W[:, di, dj]      for every pixel and tap
+                                             W: (C_in, size, size, C_out); r = size // 2
+
+    Every pixel is sent to its neighbours. It is the convolution whose taps are W's in reverse
+    order, computed on the other side of the product:
+
+        taps = x W                           (B*h*w, size*size*C_out)
+        y = scatter(taps)
+
+    backward  dtaps = gather(dL/dy)          gather is scatter's transpose
+              dL/dW = x^T dtaps
+              dL/dx = dtaps W^T
+    start     weights N(0, std^2); std = 0 for the zero-start convolution that ends a conditioner.
+
+    Made for many channels in and few out: it is y that grows size * size times.
+    Raises ValueError for an even size, which has no centre.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, size: int = 3, std: float = 0.05,
+                 rng: int | np.random.Generator | None = None, dtype: type = np.float32) -> None:
+        super().__init__()
+        add_taps(self, (channels_in, size, size, channels_out), std, rng, dtype)
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        weight = self.params["weight"]
+        channels_in, size, _, _ = weight.shape
+        check_images(self, x, channels_in)
+        taps = rows(x) @ weight.reshape(channels_in, -1)
         return kernels.scatter(taps, size, x.shape[1], x.shape[2]), x
 
     def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
-        weight, dweight = self.params["weight"], self.grads["weight"]
-        size, _, channels_in, channels_out = weight.shape
-        if channels_in <= channels_out:
-            patches = cache
-            dweight += (patches.T @ rows(dy)).reshape(weight.shape)
-            dpatches = rows(dy) @ weight.reshape(-1, channels_out).T
-            return kernels.scatter(dpatches, size, dy.shape[1], dy.shape[2])
         x = cache
+        weight, dweight = self.params["weight"], self.grads["weight"]
+        channels_in, size, _, _ = weight.shape
         dtaps = kernels.gather(dy, size)
-        dweight += taps_first(rows(x).T @ dtaps, weight.shape)
-        return (dtaps @ taps_last(weight).T).reshape(x.shape)
+        dweight += (rows(x).T @ dtaps).reshape(weight.shape)
+        return (dtaps @ weight.reshape(channels_in, -1).T).reshape(x.shape)
 
 
-def taps_last(weight: np.ndarray) -> np.ndarray:
-    """W' of W: (size, size, C_in, C_out) -> (C_in, size*size*C_out), the taps reversed."""
-    return weight[::-1, ::-1].transpose(2, 0, 1, 3).reshape(weight.shape[2], -1)
+def add_taps(net: Net, shape: tuple[int, int, int, int], std: float,
+             rng: int | np.random.Generator | None, dtype: type) -> None:
+    """Give a convolution its weight, N(0, std^2)."""
+    if shape[1] % 2 == 0:
+        raise ValueError(f"{net} expected an odd size, got {shape[1]}")
+    net.add_param("weight", (std * np.random.default_rng(rng).standard_normal(shape)).astype(dtype))
 
 
-def taps_first(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of `taps_last`: (C_in, size*size*C_out) -> shape (size, size, C_in, C_out)."""
-    size, _, channels_in, channels_out = shape
-    taps = weight.reshape(channels_in, size, size, channels_out)
-    return taps.transpose(1, 2, 0, 3)[::-1, ::-1]
+def check_images(net: Net, x: np.ndarray, channels: int) -> None:
+    """Raise ValueError unless x is (B, h, w, channels)."""
+    check_input(net, x, channels)
+    if x.ndim != 4:
+        raise ValueError(f"{net} expected images (B, h, w, {channels}), got {x.shape}")
 
 
 def conv_net(channels_in: int, hidden: int, channels_out: int,
              rng: int | np.random.Generator | None = None, dtype: type = np.float32) -> Sequence:
     """Glow's conditioner (Kingma & Dhariwal 2018, section 5; actnorm as in the published code).
 
-    3x3 convolution, actnorm, ReLU, 1x1 convolution, actnorm, ReLU, zero-start 3x3 convolution.
+    3x3 convolution, actnorm, ReLU, 1x1 convolution, actnorm, ReLU, zero-start 3x3 convolution (as
+    a TransposedConv: whether the taps stand in one order or in the other, they are learned).
     It starts as the constant 0 (section 3.3), so that a coupling starts as one map for all inputs.
     """
     rng = np.random.default_rng(rng)
     return Sequence(
         Conv(channels_in, hidden, rng=rng, dtype=dtype), NormReLU(hidden, dtype),
         Dense(hidden, hidden, bias=False, std=0.05, rng=rng, dtype=dtype), NormReLU(hidden, dtype),
-        Conv(hidden, channels_out, std=0.0, dtype=dtype), ShiftScale(channels_out, dtype),
+        TransposedConv(hidden, channels_out, std=0.0, dtype=dtype), ShiftScale(channels_out, dtype),
     )

@@ -90,6 +90,7 @@ def check_cache(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) ->
             y, log_det, cache = finite_forward(candidate, batch)
             parts = cotangents(y, log_det, rng)
             expected = gradients(candidate, cache, *parts)
+            cache = candidate.forward(batch)[2]
             candidate.forward(batch[::-1])  # what backward needs is in the cache, not in the layer
             for name, gradient in gradients(candidate, cache, *parts).items():
                 if not np.array_equal(gradient, expected[name]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ Seed = int | np.random.Generator
 
 
 def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
-    """No argument is written to, no parameter changes outside initialize, results repeat."""
+    """No argument is written to, no parameter changes outside initialize, results repeat.
+
+    forward_only and inverse_only are forward and inverse without their caches.
+    """
     for candidate, batch in examples(layer, x, rng):
         before = [value.copy() for value in _saved(candidate)]
         owned = _owned(candidate)
@@ -26,10 +30,11 @@ def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -
             "backward": (candidate.backward, (dy, dlog_det, cache)),
         }
         for name, (method, arguments) in calls.items():
-            copies = [value.copy() for value in _arrays(arguments)]
+            given = _arrays(arguments)
+            copies = [value.copy() for value in given]
             method(*arguments)
             after = _saved(candidate)
-            for was, now, what in [*zip(copies, _arrays(arguments), ["argument"] * len(copies)),
+            for was, now, what in [*zip(copies, given, ["argument"] * len(copies)),
                                    *zip(before, after, ["parameter"] * len(before))]:
                 if not np.array_equal(was, now, equal_nan=True):
                     raise broken("purity", f"{name}, {described(batch)}", now, was,
@@ -40,10 +45,19 @@ def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -
                 raise broken("purity", f"{name}, {described(batch)}", f"{rebound[0]} rebound",
                              "the same array", "Write params[...][...] = and grads[...] +=: an "
                              "optimiser holds views of them.")
-        again = candidate.forward(batch)[0]
-        if not np.array_equal(again, y):
-            raise broken("repeatability", f"forward, {described(batch)}", again, y,
-                         "forward keeps a state between calls.")
+        _same("forward", batch, "forward keeps a state between calls.",
+              zip(candidate.forward(batch), (y, log_det)))
+        _same("forward_only", batch, "It has to return what forward does, without the cache.",
+              zip(candidate.forward_only(batch), (y, log_det)))
+        _same("inverse_only", batch, "It has to return what inverse does, without the cache.",
+              [(candidate.inverse_only(y), candidate.inverse(y)[0])])
+
+
+def _same(name: str, batch: np.ndarray, cause: str,
+          pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+    for found, expected in pairs:
+        if not np.array_equal(found, expected):
+            raise broken("repeatability", f"{name}, {described(batch)}", found, expected, cause)
 
 
 def check_samples(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
