@@ -22,6 +22,7 @@ from minglow.layers import (
 )
 from minglow.models.glow import glow
 from minglow.params import FlatParams
+from minglow.threads import threads
 from minglow.version import __version__
 
 __all__ = [
@@ -51,5 +52,6 @@ __all__ = [
     "glow",
     "quantize",
     "sigmoid_scale",
+    "threads",
     "use",
 ]

@@ -45,11 +45,12 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=run.__doc__, description=run.__doc__, epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter)
-        sub.set_defaults(run=run, backend=None)
+        sub.set_defaults(run=run, backend=None, threads=None)
         return sub
 
     def add_common(sub: argparse.ArgumentParser, seed: str = "") -> None:
         sub.add_argument("--backend", choices=kernels.BACKENDS, help="who runs the hot loops")
+        sub.add_argument("--threads", type=positive, help="of the matrix products (all cores)")
         if seed:
             sub.add_argument("--seed", type=natural, default=0, help=f"{seed} (0)")
 
@@ -146,6 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.backend:
             minglow.use(args.backend)
+        if args.threads:
+            minglow.threads(args.threads)
         with np.errstate(all="ignore"):  # Flow looks for NaN and inf, and says where they came from
             return args.run(args) or 0
     except (ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:

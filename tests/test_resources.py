@@ -1,0 +1,147 @@
+"""Threads, memory and repeated work: what a step takes, and what it does not take twice."""
+
+import os
+import platform
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+import minglow as mg
+from minglow.cli import main
+from minglow.optim import Adam
+from minglow.testing import moved
+
+
+def blas_threads():
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_threads_hold_for_a_block_or_from_then_on():
+    before = blas_threads()
+    with mg.threads(1):
+        assert blas_threads() == {1}
+        with mg.threads(2):
+            assert blas_threads() == {2}
+        assert blas_threads() == {1}
+    assert blas_threads() == before
+    choice = mg.threads(1)
+    assert blas_threads() == {1}
+    choice.__exit__(None, None, None)
+    assert blas_threads() == before
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, "2", None, True])
+def test_a_number_of_threads_is_a_whole_one(n):
+    with pytest.raises(ValueError, match="number of threads of at least 1, got"):
+        mg.threads(n)
+
+
+def test_the_command_line_sets_threads(tmp_path):
+    arguments = ["train", "--threads", "1", "--steps", "1", "-K", "1", "--hidden", "2", "--batch", "2"]
+    with mg.threads(2):
+        assert main([*arguments, "--runs", str(tmp_path)]) == 0
+        assert blas_threads() == {1}
+
+
+# Prints how many pages the system had to clear while 20 arrays of 8 MiB came and went.
+FAULTS = """
+import resource
+import numpy as np
+from minglow import kernels
+kernels.current(), kernels.gather
+def work():
+    for _ in range(20):
+        np.ones(2**21, np.float32)
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no such setting")
+def test_freed_memory_is_kept_unless_the_user_says_otherwise():
+    clean = {name: value for name, value in os.environ.items()
+             if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+
+    def faults(**environment):
+        environment = {**clean, **environment}
+        return int(subprocess.run([sys.executable, "-c", FAULTS], env=environment, text=True,
+                                  check=True, capture_output=True).stdout)
+
+    assert faults() < 100
+    # 4 KiB pages, or now and then 2 MiB ones
+    assert faults(MALLOC_MMAP_THRESHOLD_="131072", MALLOC_TRIM_THRESHOLD_="131072") >= 60
+
+
+def deep(steps, **options):
+    return moved(mg.glow((8, 8, 1), levels=2, steps=steps, hidden=16, rng=0, **options), 0, 0.02)
+
+
+def peak(call):
+    """Bytes that NumPy's arrays take at most during a call, the second of two."""
+    with mg.use("numpy"):  # whose arrays are all traced
+        call()
+        tracemalloc.start()
+        call()
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return most
+
+
+X = np.random.default_rng(0).uniform(-0.5, 0.5, (64, 8, 8, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("use", [
+    lambda flow: flow.log_prob(X), lambda flow: flow.sample(64, 0), lambda flow: flow.latents(X),
+    lambda flow: flow.reconstruction_error(X)])
+def test_what_needs_no_gradient_keeps_no_cache(use):
+    shallow, tall = deep(2), deep(8)
+    assert peak(lambda: use(tall)) < 1.1 * peak(lambda: use(shallow))
+
+
+def test_memory_of_a_step_grows_with_depth_unless_the_flow_is_reversible():
+    def step(flow):
+        return peak(lambda: flow.nll_and_grad(X))
+
+    assert step(deep(8)) > 2.5 * step(deep(2))
+    assert step(deep(8, reversible=True)) < 1.1 * step(deep(3, reversible=True))
+    assert step(deep(8, reversible=True)) < 0.6 * step(deep(8))
+
+
+@pytest.mark.parametrize("reversible", [False, True])
+@pytest.mark.parametrize("permutation", [mg.InvConv1x1, mg.InvConv1x1LU])
+def test_a_step_inverts_each_weight_once(reversible, permutation, monkeypatch):
+    flow = deep(3, reversible=reversible, permutation=permutation)
+    optimizer, counts = Adam(flow.flat), {"inv": 0, "slogdet": 0}
+
+    def counting(name, function):
+        def counted(matrix):
+            counts[name] += 1
+            return function(matrix)
+        return counted
+
+    for name in counts:
+        monkeypatch.setattr(np.linalg, name, counting(name, getattr(np.linalg, name)))
+    for _ in range(2):
+        counts.update(inv=0, slogdet=0)
+        flow.nll_and_grad(X)
+        direct = permutation is mg.InvConv1x1
+        recomputed = 2 * (3 - 2) if reversible else 0  # of both levels, what is not kept
+        assert counts == {"inv": 6 if direct else recomputed, "slogdet": 6 if direct else 0}
+        optimizer.step(1e-2)
+
+
+def test_what_is_remembered_of_a_weight_is_forgotten_when_it_changes():
+    layer, x = mg.InvConv1x1(4, 0, np.float64), np.ones((2, 3, 4))
+    before = layer.forward(x), layer.inverse(x)
+    np.testing.assert_array_equal(layer.forward(x)[1], before[0][1])
+    layer.params["weight"][...] *= 2
+    np.testing.assert_allclose(layer.forward(x)[1], before[0][1] + 3 * 4 * np.log(2), rtol=1e-12)
+    np.testing.assert_allclose(layer.inverse(x)[0], before[1][0] / 2, rtol=1e-12)
+    weight = moved(layer, size=0, dtype=np.float32).params["weight"]
+    assert weight.dtype == np.float32
