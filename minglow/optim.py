@@ -57,7 +57,7 @@ def clip_norm(grad: np.ndarray, largest: float) -> float:
 
     Raises FloatingPointError for a gradient that is not finite.
     """
-    norm = float(np.sqrt(np.sum(np.square(grad, dtype=np.float64))))
+    norm = float(np.sqrt(np.einsum("i,i", grad, grad, dtype=np.float64)))
     if not np.isfinite(norm):
         raise FloatingPointError("the gradient is NaN or inf: training has diverged")
     if norm > largest:
@@ -88,8 +88,8 @@ class PolyakAverage:
     def update(self) -> None:
         """Take in the parameters as they are now."""
         self.steps += 1
-        weight = self.average.dtype.type(max(1 - self.decay, 1 / (self.steps + 1)))
-        self.average += weight * (self.flat.value - self.average)
+        weight = max(1 - self.decay, 1 / (self.steps + 1))
+        kernels.move_towards(self.average, self.flat.value, weight)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

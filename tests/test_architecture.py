@@ -108,7 +108,7 @@ def lines_met(backend, root):
 @pytest.mark.parametrize(("backend", "file"), [("numpy", "reference"), ("loops", "loops")])
 def test_a_debugger_steps_through_every_layer_and_kernel(backend, file):
     met = lines_met(backend, PACKAGE)
-    optimisers = {"adam", "adamax"}
+    optimisers = {"adam", "adamax", "move_towards"}
     assert {f"{file}.{name}" for name in set(kernels.NAMES) - optimisers} <= met
     layers = {"actnorm", "invconv", "coupling", "squeeze", "level", "chain", "conv", "dense", "net"}
     for layer in layers:

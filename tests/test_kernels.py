@@ -41,6 +41,7 @@ def arguments(name, rng, b, h, w, c, dtype):
             normal(*joined), normal(*joined), positive(*pixels), normal(*pixels), normal(b)),
         "adam": lambda: (normal(c), normal(c), normal(c), positive(c), 1e-2, 0.9, 0.99, 1e-8),
         "adamax": lambda: (normal(c), normal(c), normal(c), positive(c), 1e-2, 0.9, 0.99, 1e-8),
+        "move_towards": lambda: (normal(c), normal(c), 0.01),
     }[name]()
 
 

@@ -25,6 +25,7 @@ from minglow.memory import keep_freed_memory
 NAMES = (
     "gather", "scatter", "shift_scale", "shift_scale_backward", "shift_scale_relu",
     "shift_scale_relu_backward", "couple", "couple_inverse", "couple_backward", "adam", "adamax",
+    "move_towards",
 )
 BACKENDS = ("numpy", "loops", "numba")
 

@@ -142,3 +142,8 @@ def adamax(value, grad, mean, largest, rate, beta1, beta2, epsilon):
         mean[i] += (1.0 - beta1) * (grad[i] - mean[i])
         largest[i] = max(beta2 * largest[i], abs(grad[i]))
         value[i] -= rate * mean[i] / (largest[i] + epsilon)
+
+
+def move_towards(average, value, weight):
+    for i in range(len(value)):
+        average[i] += weight * (value[i] - average[i])

@@ -133,3 +133,8 @@ def adamax(value: np.ndarray, grad: np.ndarray, mean: np.ndarray, largest: np.nd
     mean += (1 - beta1) * (grad - mean)
     np.maximum(beta2 * largest, np.abs(grad), out=largest)
     value -= rate * mean / (largest + epsilon)
+
+
+def move_towards(average: np.ndarray, value: np.ndarray, weight: float) -> None:
+    """average = average + weight * (value - average), in place; both (P,)."""
+    average += weight * (value - average)
