@@ -22,9 +22,10 @@ def torch_glow(size: Size, compiled: bool = False) -> Subject:
     torch.manual_seed(0)
     flow = Glow(size)
     name = "PyTorch, compiled" if compiled else "PyTorch"
-    log_prob = torch.compile(flow.log_prob) if compiled else flow.log_prob
-    invert = torch.compile(flow.inverse) if compiled else flow.inverse
-    dims = prod(size.shape)
+    log_prob, invert, dims = flow.log_prob, flow.inverse, prod(size.shape)
+    if compiled:
+        torch.compiler.reset()  # or the shapes of the size before would count as dynamic
+        log_prob, invert = (torch.compile(method, dynamic=False) for method in (log_prob, invert))
 
     def sample(n):
         with torch.no_grad():
@@ -34,12 +35,23 @@ def torch_glow(size: Size, compiled: bool = False) -> Subject:
 
 
 def normflows_glow(size: Size) -> Subject:
+    """normflows' Glow as a subject."""
+    torch.manual_seed(0)
+    flow = normflows_flow(size)
+
+    def sample(n):
+        with torch.no_grad():
+            return flow.sample(n)[0]
+
+    return torch_subject("normflows", flow, lambda x: flow.log_prob(x, None), sample)
+
+
+def normflows_flow(size: Size) -> nn.Module:
     """normflows' own Glow blocks, with actnorm in the conditioners as minglow has it.
 
     It has no learned prior of the half that leaves a level, which spares it one small convolution
-    a level; its top prior is learned.
+    a level; its base distributions are learned instead.
     """
-    torch.manual_seed(0)
     height, width, channels = size.shape
     bases, flows, merges = [], [], []
     for level in reversed(range(size.levels)):  # normflows counts from the top
@@ -52,13 +64,7 @@ def normflows_glow(size: Size) -> Subject:
         bases.append(normflows.distributions.GlowBase((leaves, height // shrink, width // shrink)))
         if level < size.levels - 1:
             merges.append(normflows.flows.Merge())
-    flow = normflows.MultiscaleFlow(bases, flows, merges, class_cond=False)
-
-    def sample(n):
-        with torch.no_grad():
-            return flow.sample(n)[0]
-
-    return torch_subject("normflows", flow, lambda x: flow.log_prob(x, None), sample)
+    return normflows.MultiscaleFlow(bases, flows, merges, class_cond=False)
 
 
 def torch_subject(name, flow, log_prob, sample) -> Subject:
@@ -104,6 +110,7 @@ class Glow(nn.Module):
             self.shapes.append((channels, height, width))
 
     def log_prob(self, x):
+        """log p(x) of each image, (B,)."""
         log_det, parts = x.new_zeros(len(x)), []
         for layers in self.levels:
             x = pixel_unshuffle(x, 2)
@@ -117,6 +124,7 @@ class Glow(nn.Module):
         return log_det - 0.5 * (z.square().sum(1) + z.shape[1] * log(2 * pi))
 
     def inverse(self, z):
+        """Images of flat latents (B, D)."""
         parts = [part.reshape(-1, *shape)
                  for part, shape in zip(z.split([prod(shape) for shape in self.shapes], 1), self.shapes)]
         x = None
@@ -130,6 +138,7 @@ class Glow(nn.Module):
 
 
 class ActNorm(nn.Module):
+    """A shift and a scale for each channel."""
     def __init__(self, channels):
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
@@ -143,6 +152,7 @@ class ActNorm(nn.Module):
 
 
 class InvConv(nn.Module):
+    """An invertible 1x1 convolution."""
     def __init__(self, channels):
         super().__init__()
         self.weight = nn.Parameter(torch.linalg.qr(torch.randn(channels, channels))[0])
@@ -156,11 +166,13 @@ class InvConv(nn.Module):
 
 
 class Coupling(nn.Module):
+    """An affine coupling, its scale bounded or an exponential."""
     def __init__(self, net, exponential=False):
         super().__init__()
         self.net, self.exponential = net, exponential
 
     def shift_and_log_scale(self, x1):
+        """What the net says of the other half."""
         shift, raw = self.net(x1).chunk(2, 1)
         if self.exponential:
             return shift, raw
@@ -178,11 +190,13 @@ class Coupling(nn.Module):
 
 
 class NormReLU(ActNorm):
+    """Actnorm, then ReLU."""
     def forward(self, x):
         return super().forward(x)[0].relu()
 
 
 class ShiftScale(ActNorm):
+    """The end of a zero-start convolution."""
     def forward(self, x):
         return (x + self.shift) * (3 * self.log_scale).exp()
 
@@ -198,6 +212,7 @@ def conditioner(channels, hidden):
 
 
 def zero_conv(channels_in, channels_out):
+    """A 3x3 convolution that starts as zero."""
     conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
     nn.init.zeros_(conv.weight)
     return conv

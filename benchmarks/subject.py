@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class Size(NamedTuple):
     """An architecture and a batch."""
@@ -15,17 +17,29 @@ class Size(NamedTuple):
     hidden: int
     batch: int
 
+    def images(self) -> np.ndarray:
+        """A batch, (B, h, w, C) float32 in [-1/2, 1/2)."""
+        rng = np.random.default_rng(0)
+        return rng.uniform(-0.5, 0.5, (self.batch, *self.shape)).astype(np.float32)
 
-PAPER = Size((32, 32, 3), 3, 8, 512, 16)
-COURSE = Size((8, 8, 1), 2, 8, 64, 64)
+
+PAPER = Size((32, 32, 3), levels=3, steps=8, hidden=512, batch=16)
+COURSE = Size((8, 8, 1), levels=2, steps=8, hidden=64, batch=64)
+SIZES = {"paper": PAPER, "course": COURSE}
 
 
 class Subject(NamedTuple):
-    """One flow, ready to be timed."""
+    """One flow with its optimiser, ready to be timed."""
 
     name: str
     parameters: int
-    load: Callable[[Any], Any]  # NumPy images (B, h, w, C) -> what the others take
-    train_step: Callable[[Any], float]
+    load: Callable[[np.ndarray], Any]  # images (B, h, w, C) -> what the next two take
+    train_step: Callable[[Any], float]  # one step of Adam; the loss before it
     log_prob: Callable[[Any], Any]
     sample: Callable[[int], Any]
+
+    def operations(self, images: np.ndarray) -> dict[str, Callable[[], Any]]:
+        """What is timed, by name."""
+        x = self.load(images)
+        return {"train_step": lambda: self.train_step(x), "log_prob": lambda: self.log_prob(x),
+                "sample": lambda: self.sample(len(images))}

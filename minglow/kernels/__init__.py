@@ -63,6 +63,8 @@ def _bind(backend: str) -> None:
     global _backend  # noqa: PLW0603  the one choice that the whole process shares
     if backend not in BACKENDS:
         raise ValueError(f"expected a backend among {', '.join(BACKENDS)}, got {backend!r}")
+    if _backend is None:
+        keep_freed_memory()
     for name in NAMES:
         if backend == "numba":
             globals()[name] = _compiled(name)
@@ -106,6 +108,5 @@ def __getattr__(name: str) -> Any:
     """Bind the default backend when a kernel is first asked for, not on import."""
     if name not in NAMES or _backend is not None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    keep_freed_memory()
     _bind(_default())
     return globals()[name]

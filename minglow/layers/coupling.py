@@ -128,11 +128,11 @@ def sigmoid_scale(raw: np.ndarray, floor: float = 1e-3) -> tuple[np.ndarray, np.
     all digits of a float32. With it no inverse magnifies rounding more than 1/floor times.
     The 2 starts the scale near 0.88.
     """
-    shifted = raw + 2
-    e = np.exp(-np.abs(shifted))  # at most 1: no overflow on either side
-    larger = 1 / (1 + e)  # sigmoid(|raw + 2|), and e * larger = 1 - larger is sigmoid(-|raw + 2|)
-    scale = floor + (1 - floor) * np.where(shifted >= 0, larger, e * larger)
-    return np.log(scale), (1 - floor) * (e * larger * larger) / scale
+    t = raw + 2
+    e = np.exp(-np.abs(t))  # neither exponential overflows: both are at most 1
+    s = np.exp(np.minimum(t, 0)) / (1 + e)  # sigmoid(t), whose derivative is s (1 - s) = e / (1 + e)^2
+    scale = floor + (1 - floor) * s
+    return np.log(scale), (1 - floor) * e / ((1 + e) ** 2 * scale)
 
 
 def exp_scale(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

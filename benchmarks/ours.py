@@ -1,0 +1,31 @@
+"""minglow's flows as subjects: stored or reversible, by any backend."""
+
+from __future__ import annotations
+
+import minglow
+from benchmarks.subject import Size, Subject
+from minglow.optim import Adam
+
+
+def minglow_glow(size: Size, reversible: bool = False, backend: str = "numba") -> Subject:
+    """minglow.glow with Adam."""
+    flow = minglow.glow(size.shape, size.levels, size.steps, size.hidden, reversible=reversible, rng=0)
+    optimizer = Adam(flow.flat)
+
+    def train_step(x):
+        with minglow.use(backend):
+            flow.flat.grad[...] = 0
+            nll, _ = flow.nll_and_grad(x)
+            optimizer.step(1e-4)
+        return nll
+
+    def log_prob(x):
+        with minglow.use(backend):
+            return flow.log_prob(x)
+
+    def sample(n):
+        with minglow.use(backend):
+            return flow.sample(n, 0)
+
+    name = ", ".join(["minglow"] + ["reversible"] * reversible + [backend] * (backend != "numba"))
+    return Subject(name, flow.flat.value.size, lambda x: x, train_step, log_prob, sample)

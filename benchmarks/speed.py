@@ -1,0 +1,77 @@
+"""One training step, log_prob and sample, beside the peers; and the products' own time."""
+
+from __future__ import annotations
+
+from benchmarks import ours, peers
+from benchmarks.products import products
+from benchmarks.subject import PAPER, SIZES
+from benchmarks.timing import compare, exponent, interleaved, summary
+
+ROUNDS = {"paper": (15, 1), "course": (40, 10)}
+OURS = ("minglow", "minglow, reversible", "minglow, numpy")
+
+
+def measure(quick: bool = False) -> dict[str, object]:
+    """Both sizes: times of all subjects, the products' times, and the ratios."""
+    results: dict[str, object] = {}
+    for name, size in SIZES.items():
+        subjects = [
+            ours.minglow_glow(size), ours.minglow_glow(size, reversible=True),
+            ours.minglow_glow(size, backend="numpy"),
+            peers.normflows_glow(size), peers.torch_glow(size), peers.torch_glow(size, compiled=True),
+        ]
+        rounds, repeat = (3, 1) if quick else ROUNDS[name]
+        times = compare(subjects, size.images(), rounds, repeat)
+        limit = {what: summary(seconds) for what, seconds in interleaved(
+            {"train_step": products(size), "log_prob": products(size, backward=False)},
+            rounds, repeat).items()}
+        results[name] = {
+            "size": size._asdict(), "rounds": rounds, "repeat": repeat,
+            "parameters": {subject.name: subject.parameters for subject in subjects},
+            "milliseconds": times, "products": limit,
+            "gflop": {"train_step": products(size).flop / 1e9,
+                      "log_prob": products(size, backward=False).flop / 1e9},
+            "ratios": ratios(times, limit),
+        }
+    return results
+
+
+def ratios(times: dict, limit: dict) -> dict[str, float]:
+    """The fastest peer's median over minglow's, and the others that are asked for."""
+    medians = {what: {name: entry["median"] for name, entry in by_name.items()}
+               for what, by_name in times.items()}
+    found = {}
+    for what, by_name in medians.items():
+        fastest = min(value for name, value in by_name.items() if name not in OURS)
+        eager = min(value for name, value in by_name.items()
+                    if name not in OURS and "compiled" not in name)
+        found[f"{what}: fastest peer / minglow"] = fastest / by_name["minglow"]
+        found[f"{what}: fastest eager peer / minglow"] = eager / by_name["minglow"]
+    step = medians["train_step"]
+    found["products / train_step"] = limit["train_step"]["median"] / step["minglow"]
+    found["reversible / stored"] = step["minglow, reversible"] / step["minglow"]
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def scaling(quick: bool = False) -> dict[str, object]:
+    """Time of a training step by depth, batch and resolution, with fitted exponents."""
+    rounds = 2 if quick else 7
+    series = {
+        "depth": [(k, PAPER._replace(steps=k)) for k in (4, 8, 16, 32)],
+        "batch": [(b, PAPER._replace(steps=4, batch=b)) for b in (4, 8, 16, 32)],
+        "pixels": [(s * s, PAPER._replace(steps=4, shape=(s, s, 3))) for s in (16, 32, 64)],
+    }
+    if quick:
+        series = {name: sizes[:2] for name, sizes in series.items()}
+    results = {}
+    for name, sizes in series.items():
+        for reversible in (False, True):
+            operations = {}
+            for at, size in sizes:
+                operations[at] = ours.minglow_glow(size, reversible).operations(size.images())
+            times = interleaved({at: calls["train_step"] for at, calls in operations.items()}, rounds)
+            medians = [summary(seconds)["median"] for seconds in times.values()]
+            at = [point for point, _ in sizes]
+            results[name + ", reversible" * reversible] = {
+                "at": at, "milliseconds": medians, "exponent": round(exponent(at, medians), 3)}
+    return results
