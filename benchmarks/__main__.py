@@ -1,9 +1,11 @@
 """Measure, and show what was measured.
 
     python -m benchmarks speed       a step, log_prob and sample beside the peers (15 minutes)
+    python -m benchmarks depth       a step by depth, beside the peers (10 minutes)
     python -m benchmarks scaling     time by depth, batch and resolution (5 minutes)
     python -m benchmarks memory      peak memory by depth
     python -m benchmarks digits      held-out bits/dim by wall-clock (6 minutes)
+    python -m benchmarks contention  a step while another process wants a core
     python -m benchmarks startup     import, first step, first compile
     python -m benchmarks report      tables and plots of the results that are there
 
@@ -21,7 +23,8 @@ from benchmarks.machine import describe
 
 RESULTS = Path(__file__).parent / "results"
 MEASUREMENTS = {"speed": "speed.measure", "scaling": "speed.scaling", "memory": "memory.measure",
-                "digits": "digits.measure", "startup": "startup.measure"}
+                "depth": "speed.depth", "digits": "digits.measure",
+                "contention": "contention.measure", "startup": "startup.measure"}
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from math import log, pi, prod
 
-import normflows
 import torch
 from torch import nn
 from torch.nn.functional import conv2d, pixel_shuffle, pixel_unshuffle
@@ -52,6 +51,8 @@ def normflows_flow(size: Size) -> nn.Module:
     It has no learned prior of the half that leaves a level, which spares it one small convolution
     a level; its base distributions are learned instead.
     """
+    import normflows  # noqa: PLC0415  the one function that needs it
+
     height, width, channels = size.shape
     bases, flows, merges = [], [], []
     for level in reversed(range(size.levels)):  # normflows counts from the top
@@ -109,8 +110,8 @@ class Glow(nn.Module):
             self.levels.append(nn.ModuleList(layers))
             self.shapes.append((channels, height, width))
 
-    def log_prob(self, x):
-        """log p(x) of each image, (B,)."""
+    def forward(self, x):
+        """Flat latents (B, D) and log_det (B,) of images (B, C, h, w)."""
         log_det, parts = x.new_zeros(len(x)), []
         for layers in self.levels:
             x = pixel_unshuffle(x, 2)
@@ -120,7 +121,11 @@ class Glow(nn.Module):
             if layers is not self.levels[-1]:
                 x, leaving = x.chunk(2, 1)
                 parts.append(leaving.flatten(1))
-        z = torch.cat([*parts, x.flatten(1)], 1)
+        return torch.cat([*parts, x.flatten(1)], 1), log_det
+
+    def log_prob(self, x):
+        """log p(x) of each image, (B,)."""
+        z, log_det = self(x)
         return log_det - 0.5 * (z.square().sum(1) + z.shape[1] * log(2 * pi))
 
     def inverse(self, z):

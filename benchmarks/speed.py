@@ -53,6 +53,19 @@ def ratios(times: dict, limit: dict) -> dict[str, float]:
     return {name: round(value, 3) for name, value in found.items()}
 
 
+def depth(quick: bool = False) -> dict[str, object]:
+    """A training step of the paper size by depth, beside the peers."""
+    found: dict[str, object] = {}
+    for steps in (4,) if quick else (4, 16, 32):
+        size = PAPER._replace(steps=steps)
+        subjects = [ours.minglow_glow(size), ours.minglow_glow(size, reversible=True),
+                    peers.normflows_glow(size), peers.torch_glow(size),
+                    peers.torch_glow(size, compiled=True)]
+        times = compare(subjects, size.images(), 2 if quick else 5, 1, ("train_step",))
+        found[f"K {steps}"] = times["train_step"]
+    return {"milliseconds": found}
+
+
 def scaling(quick: bool = False) -> dict[str, object]:
     """Time of a training step by depth, batch and resolution, with fitted exponents."""
     rounds = 2 if quick else 7

@@ -2,6 +2,7 @@
 
 from minglow.bijection import Bijection, Module, Net, SingularWeightError
 from minglow.bits import bits_per_dim, dequantize, quantize
+from minglow.blas import threads
 from minglow.chain import Chain, ReversibleChain
 from minglow.distributions import StandardNormal
 from minglow.flow import Flow
@@ -22,7 +23,6 @@ from minglow.layers import (
 )
 from minglow.models.glow import glow
 from minglow.params import FlatParams
-from minglow.threads import threads
 from minglow.version import __version__
 
 __all__ = [

@@ -5,13 +5,16 @@ Floor 2.
 
 from __future__ import annotations
 
+from math import prod
 from typing import TypeVar
 
 import numpy as np
 
 from minglow.arrays import check_input
 from minglow.bijection import Bijection, Module
+from minglow.blas import for_products_of
 from minglow.distributions import StandardNormal
+from minglow.memory import give_back_freed_memory
 from minglow.params import FlatParams
 
 T = TypeVar("T", float, np.ndarray)
@@ -32,7 +35,9 @@ class Flow(Module):
         self.bijection, self.base = bijection, base
         self.children["bijection"] = bijection
         self.flat = FlatParams(self)
+        give_back_freed_memory()  # the arrays that the vector's views have replaced
         self.dtype = self.flat.value.dtype.type
+        self.largest = max((prod(shape) for _, shape in self.flat.where.values()), default=0)
         for path, module in self.walk():
             module.path = path
 
@@ -42,7 +47,9 @@ class Flow(Module):
 
     def log_prob(self, x: np.ndarray) -> np.ndarray:
         """log p(x_b) of each sample, (B,), in nats."""
-        z, log_det = self.bijection.forward_only(self._checked(x))
+        x = self._checked(x)
+        with for_products_of(x.size * self.largest):
+            z, log_det = self.bijection.forward_only(x)
         return self._finite(self.base.log_prob(z) + log_det, "log_prob")
 
     def sample(self, n: int, rng: int | np.random.Generator | None = None,
@@ -53,7 +60,8 @@ class Flow(Module):
             raise ValueError(f"expected at least 1 sample and a temperature of at least 0, "
                              f"got {n} and {temperature}")
         z = self.base.sample(n, np.random.default_rng(rng), self.dtype)
-        x = self.bijection.inverse_only(self.dtype(temperature) * z)
+        with for_products_of(z.size * self.largest):
+            x = self.bijection.inverse_only(self.dtype(temperature) * z)
         if not np.isfinite(x).all():
             raise FloatingPointError(f"samples at temperature {temperature:g} are NaN or inf")
         return x
@@ -67,12 +75,13 @@ class Flow(Module):
         by the parameters to every module's grads.
         """
         x = self._checked(x)
-        z, log_det, cache = self.bijection.forward(x)
-        nll = -float(np.mean(self.base.log_prob(z) + log_det))
-        self._finite(nll, "nll")
-        share = self.dtype(-1 / len(x))
-        dz = share * self.base.log_prob_grad(z)
-        dx = self.bijection.backward(dz, np.full_like(log_det, share), cache)
+        with for_products_of(x.size * self.largest):
+            z, log_det, cache = self.bijection.forward(x)
+            nll = -float(np.mean(self.base.log_prob(z) + log_det))
+            self._finite(nll, "nll")
+            share = self.dtype(-1 / len(x))
+            dz = share * self.base.log_prob_grad(z)
+            dx = self.bijection.backward(dz, np.full_like(log_det, share), cache)
         return nll, dx
 
     def initialize(self, x: np.ndarray) -> None:

@@ -21,12 +21,24 @@ def keep_freed_memory() -> bool:
     Whoever has set one of malloc's own variables (MALLOC_TRIM_THRESHOLD_ and the like, or
     GLIBC_TUNABLES) has decided already, and is left alone.
     """
-    decided = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library, or Windows
-        return False
-    if decided:
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False
     settings = {M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 16 * MIB, M_MMAP_MAX: 0}
-    return all(mallopt(name, value) for name, value in settings.items())
+    return all(_call("mallopt", name, value) for name, value in settings.items())
+
+
+def give_back_freed_memory() -> bool:
+    """Give all that is free at present back to the system; return whether there was any.
+
+    For when something large has been put together, and its pieces will not be needed again.
+    """
+    return bool(_call("malloc_trim", 0))
+
+
+def _call(name: str, *arguments: int) -> int:
+    """A function of the C library, or 0 where it has none of that name."""
+    try:
+        function = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return 0
+    return int(function(*arguments))

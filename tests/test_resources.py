@@ -11,9 +11,12 @@ import pytest
 from threadpoolctl import threadpool_info
 
 import minglow as mg
+from minglow import blas
 from minglow.cli import main
 from minglow.optim import Adam
 from minglow.testing import moved
+
+X = np.random.default_rng(0).uniform(-0.5, 0.5, (64, 8, 8, 1)).astype(np.float32)
 
 
 def blas_threads():
@@ -31,6 +34,49 @@ def test_threads_hold_for_a_block_or_from_then_on():
     choice = mg.threads(1)
     assert blas_threads() == {1}
     choice.__exit__(None, None, None)
+    assert blas_threads() == before
+
+
+def threads_met(flow, call, monkeypatch):
+    """The numbers of threads under which a flow's layers run."""
+    met, layer = set(), flow.bijection.steps.layers[1]
+    for name in "forward", "inverse":
+        method = getattr(type(layer), name)
+        monkeypatch.setattr(layer, name, lambda x, method=method: (
+            met.add(*blas_threads()), method(layer, x))[1])
+    call()
+    return met
+
+
+@pytest.mark.parametrize("use", [
+    lambda flow, n: flow.log_prob(X[:n]), lambda flow, n: flow.sample(n, 0),
+    lambda flow, n: flow.nll_and_grad(X[:n])])
+def test_small_products_take_one_thread_unless_the_user_says_otherwise(use, monkeypatch):
+    for name in blas.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(blas.threads, "chosen", None)
+    flow = mg.glow((8, 8, 1), levels=2, steps=1, hidden=64, rng=0)
+    for library in blas.libraries():
+        library.set_num_threads(2)
+    before = blas_threads()
+    assert threads_met(flow, lambda: use(flow, 16), monkeypatch) == {1}
+    assert blas_threads() == before
+    monkeypatch.setattr(blas, "SMALL", 16 * 64 * flow.largest)
+    assert threads_met(flow, lambda: use(flow, 16), monkeypatch) == before
+    assert threads_met(flow, lambda: use(flow, 15), monkeypatch) == {1}
+    with mg.threads(2):
+        assert threads_met(flow, lambda: use(flow, 1), monkeypatch) == {2}
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads_met(flow, lambda: use(flow, 1), monkeypatch) == before
+
+
+def test_threads_return_where_a_flow_raises(monkeypatch):
+    monkeypatch.setattr(blas.threads, "chosen", None)
+    before = blas_threads()
+    flow = mg.glow((8, 8, 1), levels=2, steps=1, hidden=4, rng=0)
+    flow.flat.value[...] = np.inf
+    with np.errstate(all="ignore"), pytest.raises((FloatingPointError, mg.SingularWeightError)):
+        flow.nll_and_grad(X[:2])
     assert blas_threads() == before
 
 
@@ -91,9 +137,6 @@ def peak(call):
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     return most
-
-
-X = np.random.default_rng(0).uniform(-0.5, 0.5, (64, 8, 8, 1)).astype(np.float32)
 
 
 @pytest.mark.parametrize("use", [
