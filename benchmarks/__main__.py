@@ -4,7 +4,7 @@
     python -m benchmarks depth       a step by depth, beside the peers (10 minutes)
     python -m benchmarks scaling     time by depth, batch and resolution (5 minutes)
     python -m benchmarks memory      peak memory by depth
-    python -m benchmarks digits      held-out bits/dim by wall-clock (6 minutes)
+    python -m benchmarks digits      held-out bits/dim by wall-clock (8 minutes)
     python -m benchmarks contention  a step while another process wants a core
     python -m benchmarks startup     import, first step, first compile
     python -m benchmarks report      tables and plots of the results that are there

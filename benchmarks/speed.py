@@ -61,7 +61,7 @@ def depth(quick: bool = False) -> dict[str, object]:
         subjects = [ours.minglow_glow(size), ours.minglow_glow(size, reversible=True),
                     peers.normflows_glow(size), peers.torch_glow(size),
                     peers.torch_glow(size, compiled=True)]
-        times = compare(subjects, size.images(), 2 if quick else 5, 1, ("train_step",))
+        times = compare(subjects, size.images(), 2 if quick else 3, 1, ("train_step",))
         found[f"K {steps}"] = times["train_step"]
     return {"milliseconds": found}
 

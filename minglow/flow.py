@@ -25,6 +25,7 @@ class Flow(Module):
 
     flat   all parameters as one vector (FlatParams)
     dtype  the parameters' dtype; arrays that come in are cast to it
+    largest  how many numbers its largest parameter holds: with the batch, how large its products are
 
     Every method raises ValueError for input that is empty, not of floats, or not finite in the
     flow's dtype, and FloatingPointError where finite input leads to a result that is not.

@@ -124,6 +124,27 @@ def test_freed_memory_is_kept_unless_the_user_says_otherwise():
     assert faults(MALLOC_MMAP_THRESHOLD_="131072", MALLOC_TRIM_THRESHOLD_="131072") >= 60
 
 
+# Prints the memory that a flow has added to the process, as a multiple of its parameters'.
+BUILT = """
+from pathlib import Path
+import minglow
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+minglow.kernels.use("numpy")
+minglow.glow((8, 8, 1), levels=1, steps=1, hidden=4)
+before = resident()
+flow = minglow.glow((32, 32, 3), levels=3, steps=3, hidden=512)
+print((resident() - before) / flow.flat.value.nbytes)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no such setting")
+def test_what_building_a_flow_took_is_given_back():
+    """Parameters and gradients are to stay: 2; as many again, and random numbers, were replaced."""
+    shown = subprocess.run([sys.executable, "-c", BUILT], text=True, check=True, capture_output=True)
+    assert 1 < float(shown.stdout) < 2.6
+
+
 def deep(steps, **options):
     return moved(mg.glow((8, 8, 1), levels=2, steps=steps, hidden=16, rng=0, **options), 0, 0.02)
 
