@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+MEBIBYTES = 64, 128, 256, 512, 1024, 2048
 COLOURS = {"minglow": "C0", "minglow, reversible": "C2", "normflows": "C1", "PyTorch": "C3"}
 WHAT = {"train_step": "training step", "log_prob": "`log_prob`", "sample": "`sample`"}
 
@@ -127,7 +129,8 @@ def plots(found: dict[str, Any]) -> None:
     axes = figure.subplots()
     for name, values in found["memory"]["mebibytes"].items():
         axes.plot(found["memory"]["depths"], values, "o-", label=name, color=COLOURS[name])
-    label(axes, "flow steps a level, K", "MiB above parameters", logarithmic=True)
+    label(axes, "flow steps a level, K", "MiB above parameters", at=found["memory"]["depths"])
+    axes.set_yticks(MEBIBYTES, [str(mebibytes) for mebibytes in MEBIBYTES])
     save(figure, "memory")
 
     figure = Figure((9, 3.2), layout="constrained")
@@ -136,9 +139,7 @@ def plots(found: dict[str, Any]) -> None:
             entry = found["scaling"][what + suffix]
             axes.plot(entry["at"], entry["milliseconds"], "o-", color=COLOURS[name],
                       label=f"{name}: exponent {entry['exponent']:.2f}")
-        label(axes, what, "ms a training step" if what == "depth" else "", logarithmic=True)
-        axes.set_xticks(entry["at"], [str(at) for at in entry["at"]])
-        axes.minorticks_off()
+        label(axes, what, "ms a training step" if what == "depth" else "", at=entry["at"])
     save(figure, "scaling")
 
     figure = Figure((6, 3.6), layout="constrained")
@@ -150,13 +151,15 @@ def plots(found: dict[str, Any]) -> None:
     save(figure, "digits")
 
 
-def label(axes: Axes, x: str, y: str, logarithmic: bool = False) -> None:
-    """Name the axes."""
+def label(axes: Axes, x: str, y: str, at: Sequence[int] = ()) -> None:
+    """Name the axes; with `at`, make both logarithmic and mark those places."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    if logarithmic:
+    if at:
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.set_xticks(at, [str(place) for place in at])
+        axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
