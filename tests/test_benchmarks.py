@@ -74,7 +74,8 @@ def test_summaries_and_exponents_are_what_they_say():
     assert summary([0.003, 0.001, 0.002, 0.004, 0.005]) == {"median": 3.0, "low": 2.0, "high": 4.0}
     assert exponent([1, 2, 4, 8], [5, 10, 20, 40]) == pytest.approx(1)
     assert exponent([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
-    assert resident("VmHWM") >= resident() > 2**20
+    now = resident()
+    assert resident("VmHWM") >= 0.9 * now > 2**20  # the kernel counts pages a batch at a time
 
 
 def test_ratios_take_the_fastest_peer():
