@@ -74,5 +74,5 @@ SMALL = 2**25
 
 @cache
 def libraries() -> list[Any]:
-    """The linear algebra libraries that are loaded when this is first called."""
+    """The linear algebra libraries that are loaded when this is first called: NumPy's is."""
     return ThreadpoolController().select(user_api="blas").lib_controllers
