@@ -4,25 +4,35 @@ from minglow.bijection import Bijection, Module, Net, SingularWeightError
 from minglow.bits import bits_per_dim, dequantize, quantize
 from minglow.blas import threads
 from minglow.chain import Chain, ReversibleChain
-from minglow.distributions import StandardNormal
+from minglow.distributions import StandardLogistic, StandardNormal
 from minglow.flow import Flow
 from minglow.kernels import use
 from minglow.layers import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    Checkerboard,
+    EvenOdd,
     Flatten,
     InvConv1x1,
     InvConv1x1LU,
     Level,
+    OnBoard,
+    Permutation,
     Reverse,
+    Scaling,
     Shuffle,
     Squeeze,
+    Swap,
     exp_scale,
     sigmoid_scale,
+    tanh_scale,
 )
-from minglow.models.glow import glow
+from minglow.models.glow import glow, published_glow
+from minglow.models.nice import nice
+from minglow.models.realnvp import realnvp
 from minglow.params import FlatParams
+from minglow.top_prior import TopPrior
 from minglow.version import __version__
 
 __all__ = [
@@ -31,6 +41,8 @@ __all__ = [
     "AffineCoupling",
     "Bijection",
     "Chain",
+    "Checkerboard",
+    "EvenOdd",
     "FlatParams",
     "Flatten",
     "Flow",
@@ -39,19 +51,29 @@ __all__ = [
     "Level",
     "Module",
     "Net",
+    "OnBoard",
+    "Permutation",
     "Reverse",
     "ReversibleChain",
+    "Scaling",
     "Shuffle",
     "SingularWeightError",
     "Squeeze",
+    "StandardLogistic",
     "StandardNormal",
+    "Swap",
+    "TopPrior",
     "__version__",
     "bits_per_dim",
     "dequantize",
     "exp_scale",
     "glow",
+    "nice",
+    "published_glow",
     "quantize",
+    "realnvp",
     "sigmoid_scale",
+    "tanh_scale",
     "threads",
     "use",
 ]

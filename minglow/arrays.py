@@ -24,14 +24,19 @@ def rows(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1, x.shape[-1])
 
 
+def split(x: np.ndarray, first: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Part the channels into the first so many, by default half of them, and the rest, as views."""
+    first = x.shape[-1] // 2 if first is None else first
+    return x[..., :first], x[..., first:]
+
+
 def halves(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Split the channels into a first and a second half, as views."""
-    middle = x.shape[-1] // 2
-    return x[..., :middle], x[..., middle:]
+    return split(x)
 
 
 def join(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The inverse of `halves`: concatenate along the channels."""
+    """The inverse of `split`: concatenate along the channels."""
     return np.concatenate([first, second], axis=-1)
 
 
@@ -71,6 +76,12 @@ def check_dlog_det(layer: Module, dlog_det: np.ndarray, dy: np.ndarray) -> None:
     """Raise ValueError unless dlog_det holds one number for each sample."""
     if getattr(dlog_det, "shape", ()) != (len(dy),):
         raise ValueError(f"{layer} expected dlog_det of shape ({len(dy)},), got {np.shape(dlog_det)}")
+
+
+def check_dtype(dtype: type) -> None:
+    """Raise ValueError unless the dtype is one that parameters can have."""
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"expected dtype np.float32 or np.float64, got {dtype}")
 
 
 def check_even_channels(layer: object, channels: int) -> None:

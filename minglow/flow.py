@@ -13,10 +13,12 @@ import numpy as np
 from minglow.arrays import check_input
 from minglow.bijection import Bijection, Module
 from minglow.blas import for_products_of
-from minglow.distributions import StandardNormal
+from minglow.distributions import Labels, Rng, StandardLogistic, StandardNormal
 from minglow.memory import give_back_freed_memory
 from minglow.params import FlatParams
+from minglow.top_prior import TopPrior
 
+Base = StandardNormal | StandardLogistic | TopPrior
 T = TypeVar("T", float, np.ndarray)
 
 
@@ -27,14 +29,18 @@ class Flow(Module):
     dtype  the parameters' dtype; arrays that come in are cast to it
     largest  how many numbers its largest parameter holds: with the batch, how large its products are
 
+    labels, (B,) integers, are the classes of the samples, for a base that has some: densities are
+    then p(x | label), and without labels those of the mixture of all classes.
+
     Every method raises ValueError for input that is empty, not of floats, or not finite in the
-    flow's dtype, and FloatingPointError where finite input leads to a result that is not.
+    flow's dtype, and for labels that its base does not have; FloatingPointError where finite input
+    leads to a result that is not.
     """
 
-    def __init__(self, bijection: Bijection, base: StandardNormal) -> None:
+    def __init__(self, bijection: Bijection, base: Base) -> None:
         super().__init__()
         self.bijection, self.base = bijection, base
-        self.children["bijection"] = bijection
+        self.children.update(bijection=bijection, base=base)
         self.flat = FlatParams(self)
         give_back_freed_memory()  # the arrays that the vector's views have replaced
         self.dtype = self.flat.value.dtype.type
@@ -42,47 +48,65 @@ class Flow(Module):
         for path, module in self.walk():
             module.path = path
 
-    def __reduce__(self) -> tuple[type[Flow], tuple[Bijection, StandardNormal]]:
+    def __reduce__(self) -> tuple[type[Flow], tuple[Bijection, Base]]:
         """Copies and pickles are built anew: a copied view would not be a view of the copied vector."""
         return Flow, (self.bijection, self.base)
 
-    def log_prob(self, x: np.ndarray) -> np.ndarray:
+    def log_prob(self, x: np.ndarray, labels: Labels = None) -> np.ndarray:
         """log p(x_b) of each sample, (B,), in nats."""
-        x = self._checked(x)
+        x, labels = self._checked(x), self._checked_labels(labels, len(x))
         with for_products_of(x.size * self.largest):
             z, log_det = self.bijection.forward_only(x)
-        return self._finite(self.base.log_prob(z) + log_det, "log_prob")
+        return self._finite(self.base.log_prob(z, labels) + log_det, "log_prob")
 
-    def sample(self, n: int, rng: int | np.random.Generator | None = None,
-               temperature: float = 1.0) -> np.ndarray:
-        """Draw n samples. The latents' noise is multiplied by `temperature`, in every level
-        (Kingma & Dhariwal 2018, section 6)."""
+    def class_log_prob(self, x: np.ndarray) -> np.ndarray:
+        """log p(x_b | k) of each sample and class, (B, K), in nats.
+
+        By Bayes' rule the largest of a row is the likeliest class, if all are equally frequent.
+        """
+        if not isinstance(self.base, TopPrior) or not self.base.classes:
+            raise ValueError(f"{self} expected a base with classes, got {type(self.base).__name__}")
+        z, log_det = self.bijection.forward_only(self._checked(x))
+        return self._finite(self.base.class_log_prob(z) + log_det[:, None], "class_log_prob")
+
+    def sample(self, n: int, rng: Rng = None, temperature: float = 1.0,
+               labels: int | Labels = None) -> np.ndarray:
+        """Draw n samples, of one label or of n. The latents' noise is multiplied by `temperature`, in
+        every level (Kingma & Dhariwal 2018, section 6)."""
         if n < 1 or not 0 <= temperature < np.inf:
             raise ValueError(f"expected at least 1 sample and a temperature of at least 0, "
                              f"got {n} and {temperature}")
-        z = self.base.sample(n, np.random.default_rng(rng), self.dtype)
+        if labels is not None:
+            labels = self._checked_labels(np.broadcast_to(labels, n), n)
+        z = self.base.sample(n, np.random.default_rng(rng), self.dtype, temperature, labels)
         with for_products_of(z.size * self.largest):
-            x = self.bijection.inverse_only(self.dtype(temperature) * z)
+            x = self.bijection.inverse_only(z)
         if not np.isfinite(x).all():
             raise FloatingPointError(f"samples at temperature {temperature:g} are NaN or inf")
         return x
 
-    def nll_and_grad(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+    def nll_and_grad(self, x: np.ndarray, labels: Labels = None, classification: float = 0.0,
+                     ) -> tuple[float, np.ndarray]:
         """Mean negative log-likelihood of a batch in nats, and its derivative by x.
 
             loss = -1/B sum_b [log p_base(z_b) + log_det_b]
 
-        so that dloss/dz = -1/B dlog p_base/dz and dloss/dlog_det_b = -1/B. Adds the derivatives
-        by the parameters to every module's grads.
+        so that dloss/dlog p_base = dloss/dlog_det_b = -1/B. Adds the derivatives by the parameters
+        to every module's grads. `classification` adds so many times the mean cross entropy of the
+        base's classifier, in nats, to what is derived, not to what is returned.
         """
-        x = self._checked(x)
+        x, labels = self._checked(x), self._checked_labels(labels, len(x))
         with for_products_of(x.size * self.largest):
             z, log_det, cache = self.bijection.forward(x)
-            nll = -float(np.mean(self.base.log_prob(z) + log_det))
+            nll = -float(np.mean(self.base.log_prob(z, labels) + log_det))
             self._finite(nll, "nll")
-            share = self.dtype(-1 / len(x))
-            dz = share * self.base.log_prob_grad(z)
-            dx = self.bijection.backward(dz, np.full_like(log_det, share), cache)
+            share = np.full_like(log_det, -1 / len(x))
+            dz = self.base.backward(share, z, labels)
+            if classification:
+                if labels is None or not isinstance(self.base, TopPrior):
+                    raise ValueError(f"{self} expected labels to classify by, got none")
+                dz += self.base.cross_entropy_backward(-classification * share, z, labels)
+            dx = self.bijection.backward(dz, share, cache)
         return nll, dx
 
     def initialize(self, x: np.ndarray) -> None:
@@ -91,8 +115,12 @@ class Flow(Module):
         self._finite(self.flat.value, "initialize")
 
     def latents(self, x: np.ndarray) -> np.ndarray:
-        """z = bijection(x), (B, D)."""
+        """z = bijection(x), (B, D): every level's, in one vector."""
         return self._finite(self.bijection.forward_only(self._checked(x))[0], "latents")
+
+    def from_latents(self, z: np.ndarray) -> np.ndarray:
+        """The x whose latents are z, (B, D): the inverse of `latents`."""
+        return self._finite(self.bijection.inverse_only(self._checked(z)), "from_latents")
 
     def reconstruction_error(self, x: np.ndarray) -> float:
         """max |x - inverse(forward(x))| over the batch: how invertible the flow is in its dtype."""
@@ -107,6 +135,20 @@ class Flow(Module):
         if not np.isfinite(x).all():
             raise ValueError(f"{self} expected finite {np.dtype(self.dtype)}, got NaN or inf")
         return x
+
+    def _checked_labels(self, labels: Labels, samples: int) -> Labels:
+        if labels is None:
+            return None
+        labels, classes = np.asarray(labels), self.base.classes
+        if not classes:
+            raise ValueError(f"{self} expected no labels: its base has no classes")
+        if labels.shape != (samples,) or labels.dtype.kind not in "iu":
+            raise ValueError(f"{self} expected integer labels of shape ({samples},), "
+                             f"got {labels.dtype} {labels.shape}")
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(f"{self} expected labels from 0 to {classes - 1}, "
+                             f"got {labels.min()} to {labels.max()}")
+        return labels
 
     def _finite(self, result: T, name: str) -> T:
         if not np.isfinite(result).all():

@@ -9,17 +9,24 @@ from functools import partial
 import numpy as np
 
 import minglow as mg
-from minglow.models.glow import split_prior
+from minglow.models.glow import published_split_prior, split_prior
 from minglow.nets import (
+    AsNet,
+    Bias,
     Conv,
     Dense,
+    EdgeBias,
     NormReLU,
     ReLU,
+    Residual,
     Sequence,
     ShiftScale,
     TransposedConv,
     conv_net,
     mlp,
+    paper_conv_net,
+    published_conv_net,
+    res_net,
 )
 
 VECTORS = [(2,), (4,), (6,), (8,)]
@@ -30,6 +37,10 @@ ALL = VECTORS + IMAGES
 SQUEEZABLE = [
     (2, 2, 1), (2, 2, 2), (2, 2, 3), (2, 2, 4), (2, 4, 1), (4, 2, 1), (2, 4, 2), (4, 2, 2), (2, 6, 1),
     (6, 2, 1), (2, 8, 1), (8, 2, 1), (4, 4, 1),
+]
+BOARDS = [
+    (1, 2, 1), (1, 2, 2), (2, 2, 1), (2, 2, 3), (3, 2, 1), (3, 2, 2), (1, 4, 1), (2, 4, 1), (2, 4, 2),
+    (1, 4, 3), (4, 2, 1), (1, 6, 1), (2, 6, 1),
 ]
 
 
@@ -42,8 +53,12 @@ def channels(layer):
     return lambda shape, rng, dtype: layer(shape[-1], rng=rng, dtype=dtype)
 
 
-def actnorm(shape, rng, dtype):
-    return mg.ActNorm(shape[-1], dtype)
+def actnorm(shape, rng, dtype, factor=1.0):
+    return mg.ActNorm(shape[-1], dtype, factor)
+
+
+def scaling(shape, rng, dtype):
+    return mg.Scaling(shape[-1], dtype)
 
 
 def additive(shape, rng, dtype):
@@ -54,8 +69,21 @@ def affine(shape, rng, dtype, scale=mg.sigmoid_scale):
     return mg.AffineCoupling(net(shape, 2, rng, dtype), scale)
 
 
-def prior(shape, rng, dtype):
-    return split_prior(shape[-1], dtype)
+def uneven(shape, rng, dtype, kind=mg.AffineCoupling):
+    """All channels but one pass."""
+    make = conv_net if len(shape) == 3 else mlp
+    net = make(shape[-1] - 1, 5, kind.net_outputs, rng, dtype)
+    return kind(net, passing=shape[-1] - 1)
+
+
+def checkerboard(shape, rng, dtype, parity=0, additive=False):
+    kind = mg.AdditiveCoupling if additive else partial(mg.AffineCoupling, scale=mg.tanh_scale)
+    net = conv_net(shape[-1], 5, (1 if additive else 2) * shape[-1], rng, dtype)
+    return mg.Checkerboard(kind(mg.OnBoard(net, parity)), parity)
+
+
+def prior(shape, rng, dtype, make=split_prior):
+    return make(shape[-1], dtype)
 
 
 def step(shape, rng, dtype, chain=mg.Chain):
@@ -68,9 +96,18 @@ def level(shape, rng, dtype):
     return mg.Level(step(shape, rng, dtype), mg.Flatten(half), shape)
 
 
-def glow(shape, rng, dtype, **options):
+def glow(shape, rng, dtype, make=mg.glow, **options):
     levels = 2 if shape == (4, 4, 1) else 1
-    return mg.glow(shape, levels, steps=1, hidden=4, rng=rng, dtype=dtype, **options).bijection
+    return make(shape, levels, steps=1, hidden=4, rng=rng, dtype=dtype, **options).bijection
+
+
+def nice(shape, rng, dtype):
+    return mg.nice(shape, couplings=2, hidden=4, depth=2, rng=rng, dtype=dtype).bijection
+
+
+def realnvp(shape, rng, dtype, **options):
+    levels = 2 if shape in ((4, 4, 1), (2, 4, 1)) else 1
+    return mg.realnvp(shape, levels, hidden=3, rng=rng, dtype=dtype, **options).bijection
 
 
 BIJECTIONS = {
@@ -79,9 +116,19 @@ BIJECTIONS = {
     "InvConv1x1LU": (channels(mg.InvConv1x1LU), ALL),
     "Shuffle": (channels(mg.Shuffle), ALL),
     "Reverse": (channels(mg.Reverse), ALL),
+    "Swap": (channels(mg.Swap), ALL),
+    "EvenOdd": (channels(mg.EvenOdd), ALL),
+    "ActNorm, factor 3": (partial(actnorm, factor=3.0), ALL),
+    "Scaling": (scaling, ALL),
     "AdditiveCoupling": (additive, ALL),
     "AffineCoupling": (affine, ALL),
     "AffineCoupling, exp": (partial(affine, scale=mg.exp_scale), ALL),
+    "AffineCoupling, tanh": (partial(affine, scale=partial(mg.tanh_scale, bound=0.5)), ALL),
+    "AffineCoupling, uneven": (uneven, ALL),
+    "AdditiveCoupling, uneven": (partial(uneven, kind=mg.AdditiveCoupling), ALL),
+    "Checkerboard": (checkerboard, BOARDS),
+    "Checkerboard, additive, other parity": (partial(checkerboard, parity=1, additive=True), BOARDS),
+    "published split prior": (partial(prior, make=published_split_prior), IMAGES),
     "split prior": (prior, [*IMAGES, (2, 3, 2), (3, 1, 4), (5, 1, 2)]),
     "Squeeze": (lambda shape, rng, dtype: mg.Squeeze(), SQUEEZABLE),
     "Flatten": (lambda shape, rng, dtype: mg.Flatten(shape), ALL),
@@ -95,6 +142,14 @@ BIJECTIONS = {
         partial(glow, coupling=partial(mg.AffineCoupling, scale=mg.exp_scale)), [(4,), *SQUEEZABLE]),
     "glow, shuffle, reversible": (
         partial(glow, permutation=mg.Shuffle, reversible=True), [(4,), *SQUEEZABLE]),
+    "glow, paper's net, no learned prior": (
+        partial(glow, net=paper_conv_net, learned_prior=False), SQUEEZABLE),
+    "glow, published": (partial(glow, make=mg.published_glow), SQUEEZABLE),
+    "glow, published, additive": (partial(glow, make=mg.published_glow, additive=True), SQUEEZABLE),
+    "nice": (nice, ALL),
+    "realnvp": (realnvp, [shape for shape in BOARDS if len(shape) == 3] + [(4, 4, 1)]),
+    "realnvp, plain, reversible": (
+        partial(realnvp, net=conv_net, reversible=True), [(2, 2, 1), (2, 4, 1), (4, 4, 1)]),
 }
 
 F64 = {"dtype": np.float64}
@@ -108,6 +163,13 @@ NETS = {
     "TransposedConv 5x5": (partial(TransposedConv, 3, 2, 5, **F64), (2, 3, 3)),
     "Conv 5x5": (partial(Conv, 2, 3, 5, **F64), (2, 3, 2)),
     "Conv 1x1": (partial(Conv, 3, 2, 1, **F64), (2, 2, 3)),
+    "EdgeBias": (partial(EdgeBias, 3, **F64), (3, 2, 3)),
+    "EdgeBias 5x5": (partial(EdgeBias, 2, 5, **F64), (2, 4, 2)),
+    "Bias": (lambda rng: Bias(3, np.float64), (2, 2, 3)),
+    "Residual": (lambda rng: Residual(Dense(3, 3, rng=rng, **F64)), (2, 2, 3)),
+    "AsNet": (lambda rng: AsNet(mg.InvConv1x1(3, rng, np.float64)), (2, 2, 3)),
+    "OnBoard": (lambda rng: mg.OnBoard(Conv(2, 3, rng=rng, **F64)), (3, 2, 2)),
+    "OnBoard, other parity": (lambda rng: mg.OnBoard(Conv(2, 3, rng=rng, **F64), 1), (2, 1, 2)),
     "Dense on images": (partial(Dense, 3, 4, bias=False, **F64), (2, 3, 3)),
     "Dense on vectors": (partial(Dense, 4, 3, **F64), (4,)),
     "ReLU": (lambda rng: ReLU(), (2, 2, 3)),
@@ -115,5 +177,9 @@ NETS = {
     "ShiftScale": (lambda rng: ShiftScale(3, np.float64), (2, 2, 3)),
     "Sequence": (lambda rng: Sequence(Dense(2, 3, rng=rng, **F64), ReLU()), (2,)),
     "conv_net": (partial(conv_net, 2, 6, 4, **F64), (3, 2, 2)),
+    "paper_conv_net": (partial(paper_conv_net, 2, 6, 4, **F64), (3, 2, 2)),
+    "published_conv_net": (partial(published_conv_net, 2, 6, 4, **F64), (3, 2, 2)),
+    "res_net": (partial(res_net, 2, 4, 4, **F64), (3, 2, 2)),
     "mlp": (partial(mlp, 3, 6, 4, **F64), (3,)),
+    "mlp, deep": (partial(mlp, 3, 5, 4, depth=4, **F64), (3,)),
 }

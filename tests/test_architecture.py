@@ -14,7 +14,7 @@ PACKAGE = Path(minglow.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     1: {"bijection", "arrays", "params", "distributions", "bits", "kernels", "data", "plots",
-        "memory", "blas", "version"},
+        "memory", "blas", "top_prior", "version"},
     2: {"layers", "nets", "chain", "flow", "optim", "checkpoint", "testing"},
     3: {"models", "train", "runs"},
     4: {"cli", "commands", "check", "__main__"},

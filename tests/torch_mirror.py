@@ -10,7 +10,19 @@ import torch
 from torch.nn.functional import conv2d, conv_transpose2d, pixel_unshuffle, relu
 
 import minglow as mg
-from minglow.nets import Conv, Dense, NormReLU, ReLU, Sequence, ShiftScale, TransposedConv
+from minglow.nets import (
+    AsNet,
+    Bias,
+    Conv,
+    Dense,
+    EdgeBias,
+    NormReLU,
+    ReLU,
+    Residual,
+    Sequence,
+    ShiftScale,
+    TransposedConv,
+)
 
 
 def tensors_of(module, dtype=torch.float64):
@@ -47,10 +59,53 @@ def halves(x):
     return torch.chunk(x, 2, dim=-1)
 
 
+def parts(x, module):
+    """The channels that pass a coupling, and the others."""
+    passing = x.shape[-1] // 2 if module.passing is None else module.passing
+    return x[..., :passing], x[..., passing:]
+
+
 def actnorm(module, own, constants, below):
     def forward(x):
-        y = (x + own["shift"]) * torch.exp(own["log_scale"])
-        return y, same(x, count(x) * own["log_scale"].sum())
+        log_scale = module.factor * own["log_scale"]
+        y = (x + own["shift"]) * torch.exp(log_scale)
+        return y, same(x, count(x) * log_scale.sum())
+    return forward
+
+
+def scaling(module, own, constants, below):
+    return lambda x: (x * torch.exp(own["log_scale"]), same(x, count(x) * own["log_scale"].sum()))
+
+
+def board(x, parity):
+    """1 where i + j + parity is even, and the places of those fields, line by line."""
+    i, j = np.indices(x.shape[1:3])
+    passing = torch.tensor((i + j + parity) % 2 == 0)
+    return passing
+
+
+def checkerboard(module, own, constants, below):
+    """By boolean masks: pick out the fields of either colour, in the order of lines."""
+    def forward(x):
+        passing = board(x, module.parity)
+        batch, height, width, channels = x.shape
+        fields = torch.cat([x[:, colour].reshape(batch, height, width // 2, channels)
+                            for colour in (passing, ~passing)], -1)
+        changed, log_det = below[0](fields)
+        y = torch.empty_like(x)
+        for colour, part in zip((passing, ~passing), halves(changed)):
+            y[:, colour] = part.reshape(batch, -1, channels)
+        return y, log_det
+    return forward
+
+
+def on_board(module, own, constants, below):
+    def forward(x):
+        batch, height, half, channels = x.shape
+        whole = torch.zeros(batch, height, 2 * half, channels, dtype=x.dtype)
+        passing = board(whole, module.parity)
+        whole[:, passing] = x.reshape(batch, -1, channels)
+        return below[0](whole)[:, ~passing].reshape(batch, height, half, -1)
     return forward
 
 
@@ -81,17 +136,23 @@ def shuffle(module, own, constants, below):
 
 def additive(module, own, constants, below):
     def forward(x):
-        x1, x2 = halves(x)
+        x1, x2 = parts(x, module)
         return torch.cat([x1, x2 + below[0](x1)], -1), same(x, 0.0)
     return forward
 
 
 def affine(module, own, constants, below):
     def forward(x):
-        x1, x2 = halves(x)
+        x1, x2 = parts(x, module)
         shift, raw = halves(below[0](x1))
-        bounded = 1e-3 + (1 - 1e-3) * torch.sigmoid(raw + 2)
-        scale = torch.exp(raw) if module.scale is mg.exp_scale else bounded
+        function = getattr(module.scale, "func", module.scale)  # a partial's function, and its
+        options = getattr(module.scale, "keywords", {})
+        floor, bound = options.get("floor", 1e-3), options.get("bound", 1.0)
+        scale = {
+            mg.exp_scale: torch.exp,
+            mg.tanh_scale: lambda raw: torch.exp(bound * torch.tanh(raw / bound)),
+            mg.sigmoid_scale: lambda raw: floor + (1 - floor) * torch.sigmoid(raw + 2),
+        }[function](raw)
         y2 = (x2 + shift) * scale
         return torch.cat([x1, y2], -1), torch.log(scale).flatten(1).sum(1)
     return forward
@@ -140,6 +201,21 @@ def transposed_conv(module, own, constants, below):
     return forward
 
 
+def edge_bias(module, own, constants, below):
+    """By the published code's way: one more input channel, 1 outside the image, and no other padding."""
+    def forward(x):
+        weight = own["bias"].permute(2, 0, 1)[:, None].contiguous()  # (C, 1, size, size)
+        r = weight.shape[-1] // 2
+        outside = torch.nn.functional.pad(torch.zeros(1, 1, *x.shape[1:3], dtype=x.dtype),
+                                          (r, r, r, r), value=1.0)
+        return x + conv2d(outside, weight).permute(0, 2, 3, 1)
+    return forward
+
+
+def residual(module, own, constants, below):
+    return lambda x: x + below[0](x)
+
+
 def dense(module, own, constants, below):
     return lambda x: torch.nn.functional.linear(x, own["weight"].T, own.get("bias"))
 
@@ -161,11 +237,15 @@ def sequence(module, own, constants, below):
 
 
 MIRRORS = {
-    mg.ActNorm: actnorm, mg.InvConv1x1: inv_conv, mg.InvConv1x1LU: inv_conv_lu, mg.Shuffle: shuffle,
-    mg.Reverse: shuffle, mg.AdditiveCoupling: additive, mg.AffineCoupling: affine, mg.Squeeze: squeeze,
-    mg.Flatten: flatten, mg.Chain: chain, mg.ReversibleChain: chain, mg.Level: level, Conv: conv,
-    Dense: dense, ReLU: lambda *_: relu, NormReLU: norm_relu, ShiftScale: shift_scale,
-    Sequence: sequence, TransposedConv: transposed_conv,
+    mg.ActNorm: actnorm, mg.Scaling: scaling, mg.InvConv1x1: inv_conv, mg.InvConv1x1LU: inv_conv_lu,
+    mg.Shuffle: shuffle, mg.Reverse: shuffle, mg.Swap: shuffle, mg.EvenOdd: shuffle,
+    mg.AdditiveCoupling: additive, mg.AffineCoupling: affine, mg.Checkerboard: checkerboard,
+    mg.Squeeze: squeeze, mg.Flatten: flatten, mg.Chain: chain, mg.ReversibleChain: chain,
+    mg.Level: level, mg.OnBoard: on_board, Conv: conv, TransposedConv: transposed_conv,
+    EdgeBias: edge_bias, Dense: dense,
+    Bias: lambda module, own, *_: lambda x: x + own["bias"], ReLU: lambda *_: relu,
+    NormReLU: norm_relu, ShiftScale: shift_scale, Sequence: sequence, Residual: residual,
+    AsNet: lambda module, own, constants, below: lambda x: below[0](x)[0],
 }
 
 

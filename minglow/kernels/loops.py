@@ -94,12 +94,14 @@ def shift_scale_relu_backward(dy, y, scale):
 def couple(x, shift, scale, log_scale):
     y, log_det = np.empty(x.shape, x.dtype), np.empty(x.shape[0], x.dtype)
     channels = shift.shape[2]
+    passing = x.shape[2] - channels
     for b in range(x.shape[0]):
         total = 0.0
         for p in range(x.shape[1]):
-            for c in range(channels):
+            for c in range(passing):
                 y[b, p, c] = x[b, p, c]
-                y[b, p, channels + c] = (x[b, p, channels + c] + shift[b, p, c]) * scale[b, p, c]
+            for c in range(channels):
+                y[b, p, passing + c] = (x[b, p, passing + c] + shift[b, p, c]) * scale[b, p, c]
                 total += log_scale[b, p, c]
         log_det[b] = total
     return y, log_det
@@ -108,24 +110,29 @@ def couple(x, shift, scale, log_scale):
 def couple_inverse(y, shift, scale):
     x = np.empty(y.shape, y.dtype)
     channels = shift.shape[2]
+    passing = y.shape[2] - channels
     for b in range(y.shape[0]):
         for p in range(y.shape[1]):
-            for c in range(channels):
+            for c in range(passing):
                 x[b, p, c] = y[b, p, c]
-                x[b, p, channels + c] = y[b, p, channels + c] / scale[b, p, c] - shift[b, p, c]
+            for c in range(channels):
+                x[b, p, passing + c] = y[b, p, passing + c] / scale[b, p, c] - shift[b, p, c]
     return x
 
 
 def couple_backward(dy, y, scale, dlog_scale, dlog_det):
-    dx, dh = np.empty(dy.shape, dy.dtype), np.empty(dy.shape, dy.dtype)
     channels = scale.shape[2]
+    passing = y.shape[2] - channels
+    dx = np.empty(dy.shape, dy.dtype)
+    dh = np.empty((dy.shape[0], dy.shape[1], 2 * channels), dy.dtype)
     for b in range(dy.shape[0]):
         for p in range(dy.shape[1]):
-            for c in range(channels):
-                dy2, y2 = dy[b, p, channels + c], y[b, p, channels + c]
+            for c in range(passing):
                 dx[b, p, c] = dy[b, p, c]
-                dx[b, p, channels + c] = dy2 * scale[b, p, c]
-                dh[b, p, c] = dx[b, p, channels + c]
+            for c in range(channels):
+                dy2, y2 = dy[b, p, passing + c], y[b, p, passing + c]
+                dx[b, p, passing + c] = dy2 * scale[b, p, c]
+                dh[b, p, c] = dx[b, p, passing + c]
                 dh[b, p, channels + c] = (dy2 * y2 + dlog_det[b]) * dlog_scale[b, p, c]
     return dx, dh
 

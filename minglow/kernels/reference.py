@@ -79,19 +79,19 @@ def shift_scale_relu_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray) 
 def couple(x: np.ndarray, shift: np.ndarray, scale: np.ndarray, log_scale: np.ndarray) -> Arrays:
     """y = [x1, (x2 + shift) * scale] with [x1, x2] = x;  log_det_b = sum log_scale_b.
 
-    x, y: (B, P, 2C); shift, scale, log_scale: (B, P, C); log_det: (B,).
+    x, y: (B, P, C1 + C2); shift, scale, log_scale: (B, P, C2); log_det: (B,).
     """
-    y, channels = x.copy(), shift.shape[2]
-    y[:, :, channels:] += shift
-    y[:, :, channels:] *= scale
+    y, changing = x.copy(), shift.shape[2]
+    y[:, :, -changing:] += shift
+    y[:, :, -changing:] *= scale
     return y, log_scale.sum(axis=(1, 2))
 
 
 def couple_inverse(y: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """x = [y1, y2 / scale - shift] with [y1, y2] = y; shapes as for `couple`."""
-    x, channels = y.copy(), shift.shape[2]
-    x[:, :, channels:] /= scale
-    x[:, :, channels:] -= shift
+    x, changing = y.copy(), shift.shape[2]
+    x[:, :, -changing:] /= scale
+    x[:, :, -changing:] -= shift
     return x
 
 
@@ -102,12 +102,13 @@ def couple_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray, dlog_scale
         dx = [dy1, dshift]             dshift = dy2 * scale
         dh = [dshift, draw]            draw = (dy2 * y2 + dlog_det_b) * dlog_scale
 
-    dy, y, dx, dh: (B, P, 2C); scale, dlog_scale (of log_scale by raw): (B, P, C); dlog_det: (B,).
+    dy, y, dx: (B, P, C1 + C2); scale, dlog_scale (of log_scale by raw): (B, P, C2);
+    dh: (B, P, 2 C2); dlog_det: (B,).
     """
-    channels = scale.shape[2]
-    dy2, y2 = dy[:, :, channels:], y[:, :, channels:]
+    changing = scale.shape[2]
+    dy2, y2 = dy[:, :, -changing:], y[:, :, -changing:]
     dshift, draw = dy2 * scale, (dy2 * y2 + dlog_det[:, None, None]) * dlog_scale
-    return (np.concatenate([dy[:, :, :channels], dshift], axis=2),
+    return (np.concatenate([dy[:, :, :-changing], dshift], axis=2),
             np.concatenate([dshift, draw], axis=2))
 
 

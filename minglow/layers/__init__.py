@@ -5,13 +5,17 @@ log-determinant and every gradient, in the order in which the code computes them
 """
 
 from minglow.layers.actnorm import ActNorm
-from minglow.layers.coupling import AdditiveCoupling, AffineCoupling, exp_scale, sigmoid_scale
+from minglow.layers.checkerboard import Checkerboard, OnBoard
+from minglow.layers.coupling import AdditiveCoupling, AffineCoupling
 from minglow.layers.invconv import InvConv1x1, InvConv1x1LU
 from minglow.layers.level import Flatten, Level
-from minglow.layers.permute import Reverse, Shuffle
+from minglow.layers.permute import EvenOdd, Permutation, Reverse, Shuffle, Swap
+from minglow.layers.scale import exp_scale, sigmoid_scale, tanh_scale
+from minglow.layers.scaling import Scaling
 from minglow.layers.squeeze import Squeeze
 
 __all__ = [
-    "ActNorm", "AdditiveCoupling", "AffineCoupling", "Flatten", "InvConv1x1", "InvConv1x1LU",
-    "Level", "Reverse", "Shuffle", "Squeeze", "exp_scale", "sigmoid_scale",
+    "ActNorm", "AdditiveCoupling", "AffineCoupling", "Checkerboard", "EvenOdd", "Flatten",
+    "InvConv1x1", "InvConv1x1LU", "Level", "OnBoard", "Permutation", "Reverse", "Scaling", "Shuffle",
+    "Squeeze", "Swap", "exp_scale", "sigmoid_scale", "tanh_scale",
 ]

@@ -78,7 +78,7 @@ class Level(Bijection):
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         steps_cache, inner_cache = cache
-        db, dz = self._parts(dy)
+        db, dz = self.parts(dy)
         da = self.inner.backward(dz, dlog_det, inner_cache)
         return self.steps.backward(join(da, db), dlog_det, steps_cache)
 
@@ -90,9 +90,9 @@ class Level(Bijection):
         check_input(self, y)
         if y.ndim != 2 or y.shape[1] <= prod(self.half):
             raise ValueError(f"{self} expected latents (B, D), D above {prod(self.half)}, got {y.shape}")
-        return self._parts(y)
+        return self.parts(y)
 
-    def _parts(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Take flat latents apart: b in its own shape, and the rest, still flat."""
+    def parts(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take flat latents apart, as views: b in its own shape, and the rest, still flat."""
         size = prod(self.half)
         return z[:, :size].reshape(len(z), *self.half), z[:, size:]

@@ -9,20 +9,32 @@ from typing import Any
 
 import numpy as np
 
-from minglow.bijection import Bijection
+from minglow.arrays import check_dtype
+from minglow.bijection import Bijection, Net
 from minglow.chain import Chain, ReversibleChain
 from minglow.distributions import StandardNormal
 from minglow.flow import Flow
 from minglow.layers import (
     ActNorm,
+    AdditiveCoupling,
     AffineCoupling,
     Flatten,
     InvConv1x1,
     Level,
     Squeeze,
     exp_scale,
+    sigmoid_scale,
 )
-from minglow.nets import Conv, Sequence, ShiftScale, conv_net, mlp
+from minglow.nets import (
+    Conv,
+    Sequence,
+    ShiftScale,
+    conv_net,
+    mlp,
+    published_conv_net,
+    published_zero_conv,
+)
+from minglow.top_prior import TopPrior
 
 # What a reversible level stores of its last flow steps (three layers each, and a split prior or
 # Flatten) costs less memory than the backward pass of one step of the first level needs anyhow,
@@ -32,7 +44,10 @@ KEPT_STEPS = 2
 
 def glow(shape: tuple[int, ...], levels: int | None = None, steps: int = 8, hidden: int = 64, *,
          permutation: Callable[..., Bijection] = InvConv1x1,
-         coupling: Any = AffineCoupling,
+         coupling: Any = AffineCoupling, net: Callable[..., Net] | None = None,
+         norm: Callable[..., Bijection] = ActNorm,
+         prior: Callable[..., Bijection] | None = None, learned_prior: bool = True,
+         learned_top: bool = False, classes: int = 0,
          reversible: bool = False, dtype: type = np.float32,
          rng: int | np.random.Generator | None = None) -> Flow:
     """Glow (Kingma & Dhariwal 2018, figure 2) for images (h, w, C) or vectors (C,).
@@ -47,6 +62,13 @@ def glow(shape: tuple[int, ...], levels: int | None = None, steps: int = 8, hidd
     hidden       width of the conditioners (512 in the paper)
     permutation  InvConv1x1, InvConv1x1LU, Shuffle or Reverse
     coupling     AffineCoupling, AdditiveCoupling, or partial(AffineCoupling, scale=exp_scale)
+    net          conditioner, net(channels_in, hidden, channels_out, rng, dtype): by default conv_net
+                 for images and mlp for vectors
+    norm         actnorm, norm(channels, dtype)
+    prior        of the half that leaves a level, prior(channels, dtype): by default split_prior
+    learned_prior, learned_top   whether the latents that leave early, and those of the last level, have
+                 a learned mean and scale, or are N(0, I)
+    classes      of a class-conditional top prior (TopPrior); 0 for none
     reversible   recompute activations in the backward pass instead of keeping them
     dtype        np.float32 or np.float64
     rng          seed or Generator of the random start
@@ -54,31 +76,58 @@ def glow(shape: tuple[int, ...], levels: int | None = None, steps: int = 8, hidd
     Raises ValueError where the shape cannot be squeezed or halved as often as that.
     """
     levels = (2 if len(shape) == 3 else 1) if levels is None else levels
+    check_dtype(dtype)
     _check(shape, levels, steps, hidden)
-    if dtype not in (np.float32, np.float64):
-        raise ValueError(f"expected dtype np.float32 or np.float64, got {dtype}")
     rng = np.random.default_rng(rng)
     chain = partial(ReversibleChain, kept=KEPT_STEPS * 3 + 1) if reversible else Chain
     outputs = getattr(coupling, "func", coupling).net_outputs  # a partial's class is its func
+    make_net = net or (conv_net if len(shape) == 3 else mlp)
+    make_prior = prior or split_prior
 
     def flow_step(channels: int) -> list[Bijection]:
         half = channels // 2
-        net = make_net(half, hidden, outputs * half, rng, dtype)
-        return [ActNorm(channels, dtype), permutation(channels, rng, dtype), coupling(net)]
+        conditioner = make_net(half, hidden, outputs * half, rng, dtype)
+        return [norm(channels, dtype), permutation(channels, rng, dtype), coupling(conditioner)]
 
-    def level(shape: tuple[int, ...], remaining: int) -> Bijection:
+    def level(shape: tuple[int, ...], remaining: int) -> tuple[Bijection, tuple[int, ...]]:
+        """This level with those above it, and the shape of the last."""
         squeeze: list[Bijection] = []
         if len(shape) == 3:
             squeeze, shape = [Squeeze()], (shape[0] // 2, shape[1] // 2, 4 * shape[2])
         layers = squeeze + [layer for _ in range(steps) for layer in flow_step(shape[-1])]
         if remaining == 1:
-            return chain(*layers, Flatten(shape))
-        half = (*shape[:-1], shape[-1] // 2)
-        prior = split_prior(shape[-1], dtype)
-        return Level(chain(*layers, prior), level(half, remaining - 1), shape)
+            return chain(*layers, Flatten(shape)), shape
+        if learned_prior:
+            layers.append(make_prior(shape[-1], dtype))
+        inner, top = level((*shape[:-1], shape[-1] // 2), remaining - 1)
+        return Level(chain(*layers), inner, shape), top
 
-    make_net = conv_net if len(shape) == 3 else mlp
-    return Flow(level(tuple(shape), levels), StandardNormal((prod(shape),)))
+    bijection, top = level(tuple(shape), levels)
+    if learned_top or classes:
+        return Flow(bijection, TopPrior(prod(shape), top, classes, dtype))
+    return Flow(bijection, StandardNormal((prod(shape),)))
+
+
+def published_glow(shape: tuple[int, ...], levels: int = 3, steps: int = 32, hidden: int = 512, *,
+                   permutation: Callable[..., Bijection] = InvConv1x1, additive: bool = False,
+                   learned_top: bool = True, classes: int = 0,
+                   reversible: bool = False, dtype: type = np.float32,
+                   rng: int | np.random.Generator | None = None) -> Flow:
+    """Glow as its published code computes it (openai/glow), where that differs from glow's defaults.
+
+    Actnorm's log scales count three times; convolutions see where the border is; a coupling's scale
+    is sigmoid(raw + 2) without a floor; its shift and raw stand in alternating channels, as the
+    split prior's -mean and -log_std do. docs/paper-and-code.md lists every difference. Arguments as
+    glow's, but for `additive` couplings.
+    """
+    bounded_by_nothing = partial(AffineCoupling, scale=partial(sigmoid_scale, floor=0.0))
+    return glow(
+        shape, levels, steps, hidden, permutation=permutation,
+        coupling=AdditiveCoupling if additive else bounded_by_nothing,
+        net=partial(published_conv_net, alternating=not additive),
+        norm=partial(ActNorm, factor=3.0), prior=published_split_prior, learned_top=learned_top,
+        classes=classes, reversible=reversible, dtype=dtype, rng=rng,
+    )
 
 
 def split_prior(channels: int, dtype: type = np.float32) -> AffineCoupling:
@@ -94,7 +143,13 @@ def split_prior(channels: int, dtype: type = np.float32) -> AffineCoupling:
     )
 
 
+def published_split_prior(channels: int, dtype: type = np.float32) -> AffineCoupling:
+    """`split_prior` with the published code's padding and alternating outputs."""
+    return AffineCoupling(published_zero_conv(channels // 2, channels, dtype), exp_scale)
+
+
 def _check(shape: tuple[int, ...], levels: int, steps: int, hidden: int) -> None:
+    """Raise ValueError unless a flow of so many levels and steps fits samples of this shape."""
     if min(levels, steps, hidden) < 1:
         raise ValueError(f"expected levels, steps and hidden of at least 1, "
                          f"got {levels}, {steps} and {hidden}")

@@ -3,10 +3,20 @@
 Floor 2. They need no inverse: y, cache = net.forward(x); dx = net.backward(dy, cache).
 """
 
-from minglow.nets.conv import Conv, TransposedConv, conv_net
-from minglow.nets.dense import Dense, mlp
-from minglow.nets.net import NormReLU, ReLU, Sequence, ShiftScale
+from minglow.nets.conditioners import (
+    conv_net,
+    mlp,
+    paper_conv_net,
+    published_conv_net,
+    published_zero_conv,
+    res_net,
+)
+from minglow.nets.conv import Conv, EdgeBias, TransposedConv
+from minglow.nets.dense import Bias, Dense
+from minglow.nets.net import AsNet, NormReLU, ReLU, Residual, Sequence, ShiftScale
 
 __all__ = [
-    "Conv", "Dense", "NormReLU", "ReLU", "Sequence", "ShiftScale", "TransposedConv", "conv_net", "mlp",
+    "AsNet", "Bias", "Conv", "Dense", "EdgeBias", "NormReLU", "ReLU", "Residual", "Sequence",
+    "ShiftScale", "TransposedConv", "conv_net", "mlp", "paper_conv_net", "published_conv_net",
+    "published_zero_conv", "res_net",
 ]

@@ -1,4 +1,4 @@
-"""Convolutions as matrix products, and Glow's conditioner made of them. Floor 2."""
+"""Convolutions as matrix products. Floor 2."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import numpy as np
 from minglow import kernels
 from minglow.arrays import check_input, rows
 from minglow.bijection import Net
-from minglow.nets.dense import Dense
-from minglow.nets.net import NormReLU, Sequence, ShiftScale
 
 
 class Conv(Net):
@@ -95,6 +93,45 @@ class TransposedConv(Net):
         return (dtaps @ weight.reshape(channels_in, -1).T).reshape(x.shape)
 
 
+class EdgeBias(Net):
+    r"""What a convolution of size x size taps adds where they reach beyond the image.
+
+        y[b, i, j] = x[b, i, j] + sum_{di, dj} outside(i + di - r, j + dj - r) bias[di, dj]
+                                             bias: (size, size, C); r = size // 2
+
+    After a convolution it is the published code's padding: one more input channel, which is 1
+    outside the image and 0 inside (openai/glow, tfops.py, `add_edge_padding`). The net learns where the
+    border is.
+
+    backward  dL/dx = dL/dy
+              dL/dbias[di, dj] = sum_bij outside(i + di - r, j + dj - r) dL/dy[b, i, j]
+    start     bias N(0, std^2), as the convolution's weights.
+    """
+
+    def __init__(self, channels: int, size: int = 3, std: float = 0.05,
+                 rng: int | np.random.Generator | None = None, dtype: type = np.float32) -> None:
+        super().__init__()
+        bias = std * np.random.default_rng(rng).standard_normal((size, size, channels))
+        self.add_param("bias", bias.astype(dtype))
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        bias = self.params["bias"]
+        check_images(self, x, bias.shape[2])
+        outside = self._outside(x)
+        return x + (outside @ bias.reshape(-1, bias.shape[2])).reshape(x.shape[1:]), outside
+
+    def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        outside = cache
+        dbias = outside.T @ dy.sum(axis=0).reshape(-1, dy.shape[3])
+        self.grads["bias"] += dbias.reshape(self.grads["bias"].shape)
+        return dy
+
+    def _outside(self, x: np.ndarray) -> np.ndarray:
+        """1 for each pixel's taps that lie outside the image, (h*w, size*size)."""
+        inside = np.ones_like(x, shape=(1, *x.shape[1:3], 1))
+        return 1 - kernels.gather(inside, len(self.params["bias"]))
+
+
 def add_taps(net: Net, shape: tuple[int, int, int, int], std: float,
              rng: int | np.random.Generator | None, dtype: type) -> None:
     """Give a convolution its weight, N(0, std^2)."""
@@ -108,19 +145,3 @@ def check_images(net: Net, x: np.ndarray, channels: int) -> None:
     check_input(net, x, channels)
     if x.ndim != 4:
         raise ValueError(f"{net} expected images (B, h, w, {channels}), got {x.shape}")
-
-
-def conv_net(channels_in: int, hidden: int, channels_out: int,
-             rng: int | np.random.Generator | None = None, dtype: type = np.float32) -> Sequence:
-    """Glow's conditioner (Kingma & Dhariwal 2018, section 5; actnorm as in the published code).
-
-    3x3 convolution, actnorm, ReLU, 1x1 convolution, actnorm, ReLU, zero-start 3x3 convolution (as
-    a TransposedConv: whether the taps stand in one order or in the other, they are learned).
-    It starts as the constant 0 (section 3.3), so that a coupling starts as one map for all inputs.
-    """
-    rng = np.random.default_rng(rng)
-    return Sequence(
-        Conv(channels_in, hidden, rng=rng, dtype=dtype), NormReLU(hidden, dtype),
-        Dense(hidden, hidden, bias=False, std=0.05, rng=rng, dtype=dtype), NormReLU(hidden, dtype),
-        TransposedConv(hidden, channels_out, std=0.0, dtype=dtype), ShiftScale(channels_out, dtype),
-    )

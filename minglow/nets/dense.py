@@ -1,4 +1,4 @@
-"""Dense layers, which on images are 1x1 convolutions, and perceptrons made of them. Floor 2."""
+"""Dense layers, which on images are 1x1 convolutions. Floor 2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from minglow.arrays import check_input, rows
 from minglow.bijection import Net
-from minglow.nets.net import ReLU, Sequence
 
 
 class Dense(Net):
@@ -47,12 +46,17 @@ class Dense(Net):
         return (rows(dy) @ self.params["weight"].T).reshape(x.shape)
 
 
-def mlp(channels_in: int, hidden: int, channels_out: int,
-        rng: int | np.random.Generator | None = None, dtype: type = np.float32) -> Sequence:
-    """A perceptron with two hidden layers for vectors; like conv_net it starts as the constant 0."""
-    rng = np.random.default_rng(rng)
-    return Sequence(
-        Dense(channels_in, hidden, rng=rng, dtype=dtype), ReLU(),
-        Dense(hidden, hidden, rng=rng, dtype=dtype), ReLU(),
-        Dense(hidden, channels_out, std=0.0, dtype=dtype),
-    )
+class Bias(Net):
+    """y = x + bias;  dL/dx = dL/dy, dL/dbias = sum_n dL/dy_n; bias: (C,), started at 0."""
+
+    def __init__(self, channels: int, dtype: type = np.float32) -> None:
+        super().__init__()
+        self.add_param("bias", np.zeros(channels, dtype))
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        check_input(self, x, len(self.params["bias"]))
+        return x + self.params["bias"], None
+
+    def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        self.grads["bias"] += rows(dy).sum(axis=0)
+        return dy

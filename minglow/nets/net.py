@@ -8,7 +8,7 @@ import numpy as np
 
 from minglow import kernels
 from minglow.arrays import check_input, rows
-from minglow.bijection import Net
+from minglow.bijection import Bijection, Net
 from minglow.layers.actnorm import ActNorm
 
 
@@ -38,6 +38,44 @@ class Sequence(Net):
         return x
 
 
+class Residual(Net):
+    """y = x + net(x);  dL/dx = dL/dy + (dnet/dx)^T dL/dy (He et al. 2016, equation 1)."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+        self.children["net"] = net
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        y, cache = self.net.forward(x)
+        return x + y, cache
+
+    def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        return dy + self.net.backward(dy, cache)
+
+    def initialize(self, x: np.ndarray) -> np.ndarray:
+        return x + self.net.initialize(x)
+
+
+class AsNet(Net):
+    """A bijection where a net is wanted: its y, without its log_det."""
+
+    def __init__(self, bijection: Bijection) -> None:
+        super().__init__()
+        self.bijection = bijection
+        self.children["bijection"] = bijection
+
+    def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        y, _, cache = self.bijection.forward(x)
+        return y, cache
+
+    def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
+        return self.bijection.backward(dy, np.zeros_like(dy, shape=len(dy)), cache)
+
+    def initialize(self, x: np.ndarray) -> np.ndarray:
+        return self.bijection.initialize(x)
+
+
 class ReLU(Net):
     """y = max(0, x);  dL/dx = dL/dy where y > 0, and 0 elsewhere."""
 
@@ -53,29 +91,29 @@ class ReLU(Net):
 class NormReLU(Net):
     """Actnorm, then ReLU: what follows each hidden convolution in Glow's published code.
 
-        y = max(0, (x + shift) * scale)              shift, scale: ActNorm's
+        y = max(0, (x + shift) * scale)              shift, scale, factor: ActNorm's
 
     backward  with dL/dy set to 0 where y = 0, the gradients are ActNorm's: they need y alone.
     start     ActNorm's: every channel's input to the ReLU has mean 0 and variance 1.
     """
 
-    def __init__(self, channels: int, dtype: type = np.float32) -> None:
+    def __init__(self, channels: int, dtype: type = np.float32, factor: float = 1.0) -> None:
         super().__init__()
-        self.norm = ActNorm(channels, dtype)
+        self.norm = ActNorm(channels, dtype, factor)
         self.children["norm"] = self.norm
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
-        shift, log_scale = self.norm.params["shift"], self.norm.params["log_scale"]
+        shift, log_scale = self.norm.params["shift"], self.norm.log_scale()
         check_input(self, x, len(shift))
         y = kernels.shift_scale_relu(rows(x), shift, np.exp(log_scale)).reshape(x.shape)
         return y, y
 
     def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
         y = cache
-        scale = np.exp(self.norm.params["log_scale"])
+        scale = np.exp(self.norm.log_scale())
         dx, dshift, dlog_scale = kernels.shift_scale_relu_backward(rows(dy), rows(y), scale)
         self.norm.grads["shift"] += dshift
-        self.norm.grads["log_scale"] += dlog_scale
+        self.norm.grads["log_scale"] += self.norm.factor * dlog_scale
         return dx.reshape(dy.shape)
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
