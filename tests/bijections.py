@@ -34,6 +34,7 @@ IMAGES = [
     (1, 1, 2), (1, 1, 4), (1, 2, 2), (2, 1, 4), (2, 2, 2), (1, 3, 4), (3, 2, 2), (2, 2, 4), (4, 1, 2),
 ]
 ALL = VECTORS + IMAGES
+HALVED = [*IMAGES, (2, 3, 2), (3, 1, 4), (5, 1, 2)]
 SQUEEZABLE = [
     (2, 2, 1), (2, 2, 2), (2, 2, 3), (2, 2, 4), (2, 4, 1), (4, 2, 1), (2, 4, 2), (4, 2, 2), (2, 6, 1),
     (6, 2, 1), (2, 8, 1), (8, 2, 1), (4, 4, 1),
@@ -128,8 +129,8 @@ BIJECTIONS = {
     "AdditiveCoupling, uneven": (partial(uneven, kind=mg.AdditiveCoupling), ALL),
     "Checkerboard": (checkerboard, BOARDS),
     "Checkerboard, additive, other parity": (partial(checkerboard, parity=1, additive=True), BOARDS),
-    "published split prior": (partial(prior, make=published_split_prior), IMAGES),
-    "split prior": (prior, [*IMAGES, (2, 3, 2), (3, 1, 4), (5, 1, 2)]),
+    "published split prior": (partial(prior, make=published_split_prior), HALVED),
+    "split prior": (prior, HALVED),
     "Squeeze": (lambda shape, rng, dtype: mg.Squeeze(), SQUEEZABLE),
     "Flatten": (lambda shape, rng, dtype: mg.Flatten(shape), ALL),
     "Chain": (step, ALL),
@@ -147,9 +148,8 @@ BIJECTIONS = {
     "glow, published": (partial(glow, make=mg.published_glow), SQUEEZABLE),
     "glow, published, additive": (partial(glow, make=mg.published_glow, additive=True), SQUEEZABLE),
     "nice": (nice, ALL),
-    "realnvp": (realnvp, [shape for shape in BOARDS if len(shape) == 3] + [(4, 4, 1)]),
-    "realnvp, plain, reversible": (
-        partial(realnvp, net=conv_net, reversible=True), [(2, 2, 1), (2, 4, 1), (4, 4, 1)]),
+    "realnvp": (realnvp, [*BOARDS, (4, 4, 1)]),
+    "realnvp, plain, reversible": (partial(realnvp, net=conv_net, reversible=True), [*BOARDS, (4, 4, 1)]),
 }
 
 F64 = {"dtype": np.float64}
