@@ -64,7 +64,7 @@ def clocked(step: Callable[[float], object], held_out: Callable[[], float], limi
 def batches_of(seed: int) -> Iterator[np.ndarray]:
     """Shifted and dequantized batches of the training images."""
     images, rng = data.digits(), np.random.default_rng(seed)
-    for batch in random_batches(images.train, SIZE.batch, rng):
+    for batch, _ in random_batches(images.train, None, SIZE.batch, rng):
         yield minglow.dequantize(random_shifts(batch, 1.0, rng), images.levels, rng)
 
 

@@ -1,5 +1,6 @@
-"""Save a flow's parameters to one file, and load them: atomic, verified, no pickle. Floor 2.
+"""Save a flow's or a dequantizer's parameters to one file, and load them: atomic, verified, no pickle.
 
+Floor 2.
 A checkpoint is an uncompressed .npz: `parameters` (P,), each of the flow's constants, and
 `manifest`, JSON in bytes: the format's version, minglow's, the recipe that the flow was built
 by, every array's name, shape, dtype and SHA-256, and where each parameter lies in the vector.
@@ -17,10 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minglow.dequantizers import Dequantizer
 from minglow.flow import Flow
 from minglow.version import __version__
 
 FORMAT = 1
+
+Saved = Flow | Dequantizer
 
 
 class CheckpointError(ValueError):
@@ -36,7 +40,7 @@ class Checkpoint(NamedTuple):
     parameters: dict[str, list[int]]  # name -> shape, in the order of the vector
 
 
-def save(path: str | Path, flow: Flow, recipe: dict[str, Any]) -> None:
+def save(path: str | Path, flow: Saved, recipe: dict[str, Any]) -> None:
     """Write the flow to `path`; whatever stood there stays whole until the new file is.
 
     recipe: whatever JSON can say that the flow can be built from again.
@@ -86,12 +90,12 @@ def read(path: str | Path) -> Checkpoint:
     return Checkpoint(path, recipe, arrays, parameters)
 
 
-def load(path: str | Path, flow: Flow) -> None:
+def load(path: str | Path, flow: Saved) -> None:
     """Read a checkpoint into a flow of the same shape; on CheckpointError the flow is untouched."""
     restore(read(path), flow)
 
 
-def restore(checkpoint: Checkpoint, flow: Flow) -> None:
+def restore(checkpoint: Checkpoint, flow: Saved) -> None:
     """Write a checkpoint's arrays into a flow of the same shape."""
     expected = [(name, list(shape)) for name, (_, shape) in flow.flat.where.items()]
     saved = list(checkpoint.parameters.items())  # their order is that of the vector
@@ -110,7 +114,7 @@ def restore(checkpoint: Checkpoint, flow: Flow) -> None:
         target[...] = checkpoint.arrays[name]
 
 
-def _arrays(flow: Flow) -> dict[str, np.ndarray]:
+def _arrays(flow: Saved) -> dict[str, np.ndarray]:
     """Everything of a flow that is saved, by name."""
     constants = {
         f"{path}.{name}": array

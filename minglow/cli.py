@@ -17,14 +17,15 @@ import minglow
 from minglow import kernels
 from minglow.check import run_check
 from minglow.commands import (
-    COUPLINGS,
-    PERMUTATIONS,
+    PACKAGED,
     run_evaluate,
     run_info,
     run_interpolate,
     run_sample,
     run_train,
 )
+from minglow.options import add_model, amount, natural, positive
+from minglow.recipes import OPTIMIZERS
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,21 +58,16 @@ def parser() -> argparse.ArgumentParser:
     sub = command("train", run_train, "minglow train --data photos.npz -L 3 -K 8 --hidden 128")
     add_common(sub, "of the start, the batches and the samples")
     add_data(sub, default="digits")
-    sub.add_argument("-K", dest="flow_steps", type=positive, default=12, help="flow steps a level (12)")
-    sub.add_argument("-L", dest="levels", type=positive, default=2, help="levels (2)")
-    sub.add_argument("--hidden", type=positive, default=32, help="width of the conditioners (32)")
-    sub.add_argument("--permutation", choices=PERMUTATIONS, default="1x1",
-                     help="what mixes the channels of a flow step (1x1)")
-    sub.add_argument("--coupling", choices=COUPLINGS, default="affine",
-                     help="affine scales by a sigmoid, affine-exp by exp as the paper writes (affine)")
-    sub.add_argument("--reversible", action="store_true", help="recompute activations: less memory")
-    sub.add_argument("--dtype", choices=("float32", "float64"), default="float32",
-                     help="precision (float32)")
+    add_model(sub)
     sub.add_argument("--steps", type=positive, default=2500, help="training steps (2500)")
     sub.add_argument("--batch", type=positive, default=64, help="images in a step (64)")
-    sub.add_argument("--rate", type=amount, default=0.01, help="largest learning rate (0.01)")
+    sub.add_argument("--rate", type=amount, help="largest learning rate (glow and realnvp 0.01)")
+    sub.add_argument("--optimizer", choices=OPTIMIZERS, default="adam",
+                     help="Glow's published code has adamax (adam)")
+    sub.add_argument("--decay", type=amount, default=0.999, help="of the parameters' average (0.999)")
     sub.add_argument("--shift", type=amount,
                      help="largest random shift of training images in pixels (the digits 1, others 0)")
+    sub.add_argument("--flip", action="store_true", help="mirror half of the training images")
     sub.add_argument("--runs", default="runs", help="folder of all runs (runs)")
     sub.add_argument("--name", help="folder of this run; by default the data's name and a number")
 
@@ -80,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     add_common(sub, "of the samples")
     sub.add_argument("-n", dest="number", type=positive, default=80, help="how many (80)")
     sub.add_argument("--temperature", type=amount, default=0.8, help="of the latents' noise (0.8)")
+    sub.add_argument("--label", type=natural, help="of all samples, of a model trained --conditional")
 
     sub = command("evaluate", run_evaluate, "minglow evaluate runs/digits-1")
     add_checkpoint(sub)
@@ -111,34 +108,17 @@ def add_checkpoint(sub: argparse.ArgumentParser, out: bool = False) -> None:
 def add_data(sub: argparse.ArgumentParser, default: str | None = None) -> None:
     """Which images, and how many values a pixel can take."""
     sub.add_argument("--data", default=default,
-                     help="'digits', or a .npz or .npy file of uint8 images (N, h, w[, C])"
+                     help=f"{', '.join(PACKAGED)}, or the path of images: .npz or .npy of uint8 "
+                          "(N, h, w[, C]), IDX (MNIST), CIFAR-10's .bin, or a folder of these or of "
+                          ".png and .jpg"
                           + ("" if default else "; by default what the model was trained on"))
-    sub.add_argument("--grey-levels", type=positive, help="values that a pixel of a file can take (256)")
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def natural(text: str) -> int:
-    """A whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
-    return int(text)
-
-
-def amount(text: str) -> float:
-    """A finite number that is not below 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
-    return value
+    sub.add_argument("--grey-levels", type=positive,
+                     help="values that a pixel of a file can take (256)")
+    sub.add_argument("--bits", type=positive, help="keep so many bits of 8")
+    sub.add_argument("--size", type=positive,
+                     help="scale and crop the pictures of a folder to this size")
+    sub.add_argument("--grey", action="store_true", default=None,
+                     help="read the pictures of a folder as grey")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,12 +1,8 @@
-"""What each command of the command line does. Floor 4.
-
-The one place that turns words into classes.
-"""
+"""What each command of the command line does. Floor 4."""
 
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import minglow
-from minglow import checkpoint, data, kernels, layers, runs
+from minglow import checkpoint, data, kernels, runs
+from minglow.dequantizers import Dequantizer
 from minglow.flow import Flow
-from minglow.train import evaluate, train
+from minglow.recipes import DEFAULTS, OPTIMIZERS, build, build_dequantizer
+from minglow.train import evaluate, labels_for, train
 
-PERMUTATIONS = {"1x1": layers.InvConv1x1, "lu": layers.InvConv1x1LU,
-                "shuffle": layers.Shuffle, "reverse": layers.Reverse}
-COUPLINGS = {"affine": layers.AffineCoupling, "additive": layers.AdditiveCoupling,
-             "affine-exp": partial(layers.AffineCoupling, scale=layers.exp_scale)}
-
-
-def build(recipe: dict[str, Any]) -> Flow:
-    """The flow that a recipe describes, at its random start."""
-    return minglow.glow(
-        tuple(recipe["shape"]), recipe["levels"], recipe["steps"], recipe["hidden"],
-        permutation=PERMUTATIONS[recipe["permutation"]], coupling=COUPLINGS[recipe["coupling"]],
-        reversible=recipe["reversible"], dtype=np.dtype(recipe["dtype"]).type, rng=recipe["seed"],
-    )
+PACKAGED = {"digits": data.digits, "mnist5k": data.mnist5k, "photos": data.photo_patches}
 
 
 def read_checkpoint(path: str | Path) -> checkpoint.Checkpoint:
@@ -42,73 +28,118 @@ def read_checkpoint(path: str | Path) -> checkpoint.Checkpoint:
 def load_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
     """The flow in a checkpoint or in a run's folder, and its recipe. Raises CheckpointError."""
     saved = read_checkpoint(path)
+    return follow(saved, build), saved.recipe
+
+
+def load_dequantizer(path: Path, recipe: dict[str, Any]) -> Dequantizer:
+    """The dequantizer that a flow was trained with, from beside it. Raises CheckpointError."""
+    beside_it = beside(path, runs.DEQUANTIZER)
+    if recipe.get("dequantize") != "variational":
+        return build_dequantizer(recipe)
+    return follow(checkpoint.read(beside_it), build_dequantizer)
+
+
+def follow(saved: checkpoint.Checkpoint, build: Any) -> Any:
+    """What a checkpoint's recipe builds, with its arrays. Raises CheckpointError."""
     try:
-        flow = build(saved.recipe)
+        built = build(saved.recipe)
     except (KeyError, TypeError, ValueError) as error:
         message = f"{saved.path}: its recipe cannot be followed ({error!r})"
         raise checkpoint.CheckpointError(message) from None
-    checkpoint.restore(saved, flow)
-    return flow, saved.recipe
+    checkpoint.restore(saved, built)
+    return built
 
 
-def load_data(name: str, grey_levels: int | None) -> data.Images:
-    """The digits, or the images in a file."""
-    if name != "digits":
-        return data.load_images(name, grey_levels or 256)
-    if grey_levels not in (None, 17):
-        raise ValueError(f"expected 17 grey levels for the digits, got {grey_levels}")
-    return data.digits()
+def load_data(name: str, *, grey_levels: int | None = None, bits: int | None = None,
+              size: int | None = None, grey: bool | None = None) -> data.Images:
+    """The digits, MNIST's 5,000, patches of photographs, or the images at a path."""
+    if name not in PACKAGED:
+        return data.load_images(name, grey_levels or 256, bits=bits or 8, size=size, grey=bool(grey))
+    images = PACKAGED[name]()
+    if grey_levels not in (None, images.levels):
+        raise ValueError(f"expected {images.levels} grey levels for {name}, got {grey_levels}")
+    if size or grey:
+        raise ValueError(f"expected --size and --grey for a folder of pictures, got one for {name}")
+    return data.reduce_bits(images, bits or 8)
+
+
+def reading(args: argparse.Namespace) -> dict[str, Any]:
+    """How the command line says that images are to be read; None where it says nothing."""
+    return {key: getattr(args, key) for key in ("grey_levels", "bits", "size", "grey")}
 
 
 def data_for(args: argparse.Namespace, recipe: dict[str, Any]) -> data.Images:
-    """The images that were asked for, or those that the model was trained on."""
+    """The images that were asked for, or those that the model was trained on, read in the same way."""
     name = args.data or recipe["data"]
-    if not args.data and name != "digits" and not Path(name).is_file():
+    if not args.data and name not in PACKAGED and not Path(name).exists():
         raise ValueError(f"{name}, which the model was trained on, is not there: name it by --data")
-    images = load_data(name, args.grey_levels or (None if name == "digits" else recipe["grey_levels"]))
+    before = recipe.get("reading", {"grey_levels": recipe["grey_levels"]})
+    images = load_data(name, **before | {key: said for key, said in reading(args).items() if said})
     if list(images.held_out.shape[1:]) != recipe["shape"]:
         raise ValueError(f"expected images of the model's shape {tuple(recipe['shape'])}, "
                          f"got {images.held_out.shape[1:]} in {name}")
+    if images.levels != recipe["grey_levels"]:
+        raise ValueError(f"expected the model's {recipe['grey_levels']} grey levels, "
+                         f"got {images.levels} in {name}")
     return images
 
 
 def run_train(args: argparse.Namespace) -> None:
-    """Train Glow and write runs/<name>/."""
-    images = load_data(args.data, args.grey_levels)
+    """Train a flow and write runs/<name>/."""
+    images = load_data(args.data, **reading(args))
+    recipe = recipe_of(args, images)
+    flow, dequantizer = build(recipe), build_dequantizer(recipe)
     shift = float(args.data == "digits") if args.shift is None else args.shift
-    recipe = {
-        "model": "glow", "shape": list(images.train.shape[1:]), "levels": args.levels,
-        "steps": args.flow_steps, "hidden": args.hidden, "permutation": args.permutation,
-        "coupling": args.coupling, "reversible": args.reversible, "dtype": args.dtype,
-        "seed": args.seed, "data": args.data, "grey_levels": images.levels,
-    }
-    flow = build(recipe)
+    rate = DEFAULTS[args.model]["rate"] if args.rate is None else args.rate
     folder = runs.new_folder(args.runs, args.name, Path(args.data).stem)
     say(run=folder, parameters=flow.flat.value.size, images=len(images.train), backend=kernels.current())
     with runs.Recorder(folder, args.steps) as recorder:
-        train(flow, images, steps=args.steps, batch=args.batch, rate=args.rate, shift=shift,
-              seed=args.seed, report=recorder)
-    runs.finish(folder, flow, images, recorder.curve, recipe)
-    report_quality(flow, images)
+        train(flow, images, steps=args.steps, batch=args.batch, rate=rate, decay=args.decay, shift=shift,
+              flip=args.flip, classification=args.classification, dequantizer=dequantizer,
+              optimizer=OPTIMIZERS[args.optimizer], seed=args.seed, report=recorder)
+    runs.finish(folder, flow, images, recorder.curve, recipe, dequantizer)
+    report_quality(flow, images, dequantizer)
     say(pictures=", ".join(sorted(str(path) for path in folder.glob("*.png"))))
+
+
+def recipe_of(args: argparse.Namespace, images: data.Images) -> dict[str, Any]:
+    """All that a flow is built from, as JSON can say it."""
+    defaults = DEFAULTS[args.model]
+    classes = 0
+    if args.conditional:
+        if images.train_labels is None:
+            raise ValueError(f"expected labelled images for --conditional, got none in {args.data}")
+        classes = int(images.train_labels.max()) + 1
+    read_as = 256 if args.bits else images.levels  # before bits are taken away
+    return {
+        "model": args.model, "shape": list(images.train.shape[1:]),
+        "levels": args.levels or defaults["levels"], "steps": args.flow_steps or defaults["steps"],
+        "hidden": args.hidden or defaults["hidden"], "permutation": args.permutation,
+        "coupling": args.coupling, "net": args.net, "base": args.base,
+        "learned_prior": not args.no_learned_prior, "learned_top": args.learned_top,
+        "classes": classes, "dequantize": args.dequantize, "reversible": args.reversible,
+        "dtype": args.dtype, "seed": args.seed, "data": args.data, "grey_levels": images.levels,
+        "reading": reading(args) | {"grey_levels": read_as},
+    }
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Print held-out bits per dimension and the round-trip error."""
     flow, recipe = load_flow(args.checkpoint)
     images = data_for(args, recipe)
-    report_quality(flow, images)
+    report_quality(flow, images, load_dequantizer(args.checkpoint, recipe))
 
 
 def run_sample(args: argparse.Namespace) -> None:
     """Draw samples as a picture, or as an array."""
     flow, recipe = load_flow(args.checkpoint)
-    levels = recipe["grey_levels"]
-    out = args.out or beside(args.checkpoint, f"samples-T{args.temperature:g}-seed{args.seed}.png")
+    levels, label = recipe["grey_levels"], args.label
+    of = "" if label is None else f"-label{label}"
+    out = args.out or beside(args.checkpoint, f"samples{of}-T{args.temperature:g}-seed{args.seed}.png")
     if out.suffix == ".npy":
-        np.save(out, runs.sample_images(flow, args.number, args.temperature, args.seed, levels))
+        np.save(out, runs.sample_images(flow, args.number, args.temperature, args.seed, levels, label))
     else:
-        figure = runs.sample_sheet(flow, args.number, args.temperature, args.seed, levels)
+        figure = runs.sample_sheet(flow, args.number, args.temperature, args.seed, levels, label)
         out = save(figure, out)
     say(samples=out)
 
@@ -130,12 +161,17 @@ def run_info(args: argparse.Namespace) -> None:
     say(**saved.recipe, parameters=saved.arrays["parameters"].size)
 
 
-def report_quality(flow: Flow, images: data.Images) -> None:
+def report_quality(flow: Flow, images: data.Images, dequantizer: Dequantizer) -> None:
     """The summary that train and evaluate share."""
-    bits = evaluate(flow, images.held_out, images.levels, draws=8)
+    labels = labels_for(flow, images.held_out_labels)
+    bits = evaluate(flow, images.held_out, images.levels, draws=8, labels=labels,
+                    dequantizer=dequantizer)
     x = minglow.dequantize(images.held_out[:256], images.levels, np.random.default_rng(0), flow.dtype)
     say(held_out_bits_per_dim=f"{bits:.3f}", uniform_model=f"{np.log2(images.levels):.3f}",
         round_trip_error=f"{flow.reconstruction_error(x):.1e}")
+    if labels is not None:
+        likeliest = flow.class_log_prob(x).argmax(axis=1)
+        say(accuracy_by_bayes=f"{np.mean(likeliest == labels[:256]):.3f}")
 
 
 def beside(path: Path, name: str) -> Path:

@@ -14,10 +14,12 @@ from tqdm import tqdm
 from minglow import checkpoint, plots
 from minglow.bits import dequantize, quantize
 from minglow.data import Images
+from minglow.dequantizers import Dequantizer
 from minglow.flow import Flow
+from minglow.inference import interpolate
 from minglow.train import Progress
 
-CHECKPOINT = "model.npz"
+CHECKPOINT, DEQUANTIZER = "model.npz", "dequantizer.npz"
 MOST_IMAGES = 10_000  # on one sheet
 TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 
@@ -85,9 +87,11 @@ class Recorder:
 
 
 def finish(folder: Path, flow: Flow, images: Images, curve: list[tuple[int, float, float]],
-           recipe: dict[str, Any]) -> None:
+           recipe: dict[str, Any], dequantizer: Dequantizer) -> None:
     """Write the checkpoint and the pictures of a run that is done."""
     checkpoint.save(folder / CHECKPOINT, flow, recipe)
+    if dequantizer.flat.value.size:
+        checkpoint.save(folder / DEQUANTIZER, dequantizer, recipe)
     seed = recipe["seed"]
     figures = {
         "curves.png": plots.training_curves(curve, images.levels),
@@ -99,16 +103,22 @@ def finish(folder: Path, flow: Flow, images: Images, curve: list[tuple[int, floa
         figure.savefig(folder / name, dpi=150)
 
 
-def sample_images(flow: Flow, n: int, temperature: float, seed: int, levels: int) -> np.ndarray:
-    """n samples as integer images (n, h, w, C)."""
+def sample_images(flow: Flow, n: int, temperature: float, seed: int, levels: int,
+                  label: int | None = None) -> np.ndarray:
+    """n samples as integer images (n, h, w, C): of one class, or of all in turn where there are some."""
     _check_count(n)
-    return quantize(flow.sample(n, seed, temperature), levels)
+    classes = flow.base.classes
+    labels = label if label is not None or not classes else np.arange(n) % classes
+    return quantize(flow.sample(n, seed, temperature, labels), levels)
 
 
-def sample_sheet(flow: Flow, n: int, temperature: float, seed: int, levels: int) -> Figure:
-    """A sheet of n samples."""
-    images = sample_images(flow, n, temperature, seed, levels)
-    return plots.image_sheet(images, min(n, 16), levels, f"samples, temperature {temperature:g}")
+def sample_sheet(flow: Flow, n: int, temperature: float, seed: int, levels: int,
+                 label: int | None = None) -> Figure:
+    """A sheet of n samples; each class has a column of its own where there are some."""
+    images = sample_images(flow, n, temperature, seed, levels, label)
+    columns = flow.base.classes if label is None and flow.base.classes > 1 else 16
+    title = f"samples{'' if label is None else f' of class {label}'}, temperature {temperature:g}"
+    return plots.image_sheet(images, min(n, columns), levels, title)
 
 
 def temperature_strip(flow: Flow, seed: int, levels: int) -> Figure:
@@ -128,10 +138,8 @@ def interpolation_strip(flow: Flow, images: np.ndarray, levels: int, pairs: int 
     _check_count(pairs * frames)
     ends = images[np.arange(2 * pairs) % len(images)]
     x = dequantize(ends, levels, np.random.default_rng(0), flow.dtype)
-    z = flow.latents(x)
-    share = np.linspace(0, 1, frames, dtype=flow.dtype)[:, None]
-    between = np.concatenate([a + share * (b - a) for a, b in zip(z[::2], z[1::2])])
-    frames_out = quantize(flow.bijection.inverse_only(between), levels)
+    between = interpolate(flow, x[::2], x[1::2], frames)
+    frames_out = quantize(between.reshape(-1, *x.shape[1:]), levels)
     return plots.image_sheet(frames_out, frames, levels, "held-out images, and the latents between them")
 
 

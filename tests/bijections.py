@@ -44,6 +44,11 @@ BOARDS = [
     (1, 4, 3), (4, 2, 1), (1, 6, 1), (2, 6, 1),
 ]
 
+SMALL_BOARDS = [  # for whole models of many couplings, whose Jacobians take long
+    (1, 2, 1), (1, 2, 2), (1, 2, 3), (2, 2, 1), (2, 2, 2), (3, 2, 1), (4, 2, 1), (1, 4, 1), (1, 4, 2),
+    (2, 4, 1), (1, 6, 1), (4, 4, 1),
+]
+
 
 def net(shape, outputs, rng, dtype):
     make = conv_net if len(shape) == 3 else mlp
@@ -148,8 +153,8 @@ BIJECTIONS = {
     "glow, published": (partial(glow, make=mg.published_glow), SQUEEZABLE),
     "glow, published, additive": (partial(glow, make=mg.published_glow, additive=True), SQUEEZABLE),
     "nice": (nice, ALL),
-    "realnvp": (realnvp, [*BOARDS, (4, 4, 1)]),
-    "realnvp, plain, reversible": (partial(realnvp, net=conv_net, reversible=True), [*BOARDS, (4, 4, 1)]),
+    "realnvp": (partial(realnvp, net=partial(res_net, blocks=1)), SMALL_BOARDS),
+    "realnvp, plain, reversible": (partial(realnvp, net=conv_net, reversible=True), SMALL_BOARDS),
 }
 
 F64 = {"dtype": np.float64}

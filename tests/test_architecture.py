@@ -15,9 +15,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     1: {"bijection", "arrays", "params", "distributions", "bits", "kernels", "data", "plots",
         "memory", "blas", "top_prior", "version"},
-    2: {"layers", "nets", "chain", "flow", "optim", "checkpoint", "testing"},
-    3: {"models", "train", "runs"},
-    4: {"cli", "commands", "check", "__main__"},
+    2: {"layers", "nets", "chain", "flow", "optim", "checkpoint", "testing", "dequantizers"},
+    3: {"models", "train", "runs", "inference"},
+    4: {"cli", "commands", "options", "recipes", "check", "__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 

@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import minglow
 from minglow import data, runs
@@ -98,6 +99,59 @@ def test_every_word_builds_a_flow_that_comes_back(options, tmp_path, capsys):
     assert recipe["grey_levels"] == 17
 
 
+@pytest.mark.parametrize("options", [
+    ["--model", "nice", "--base", "normal"], ["--model", "realnvp", "--net", "plain"],
+    ["--model", "realnvp", "--reversible"], ["--model", "published", "--learned-top"],
+    ["--model", "published", "--coupling", "additive", "--optimizer", "adamax"],
+    ["--no-learned-prior", "-L", "2", "--dequantize", "none"],
+    ["--dequantize", "variational", "--flip"]],
+    ids=" ".join)
+def test_every_model_trains_and_comes_back(options, tmp_path, capsys):
+    assert main(["train", *SMALL, "--runs", str(tmp_path), *options]) == 0
+    trained = said(capsys)
+    run = tmp_path / "digits-1"
+    assert (run / "dequantizer.npz").exists() == ("variational" in options)
+    assert main(["evaluate", str(run)]) == 0
+    evaluated = said(capsys)
+    assert evaluated == {key: trained[key] for key in evaluated}
+    assert main(["sample", str(run), "-n", "3"]) == 0
+    assert main(["interpolate", str(run), "--pairs", "1"]) == 0
+
+
+def test_a_conditional_model_samples_by_label(tmp_path, capsys):
+    options = ["--conditional", "--classification", "0.1", "--runs", str(tmp_path)]
+    assert main(["train", *SMALL, *options]) == 0
+    run = tmp_path / "digits-1"
+    assert 0 <= float(said(capsys)["accuracy_by_bayes"]) <= 1
+    assert load_flow(run)[0].base.classes == 10
+
+    def sample(*options):
+        out = tmp_path / "a.npy"
+        assert main(["sample", str(run), "-n", "4", "--out", str(out), *options]) == 0
+        return np.load(out)
+
+    assert np.any(sample("--label", "3") != sample("--label", "4"))
+    capsys.readouterr()
+    assert main(["sample", str(run), "--label", "3"]) == 0
+    assert said(capsys) == {"samples": str(run / "samples-label3-T0.8-seed0.png")}
+    assert main(["sample", str(run), "--label", "10"]) == 1
+    assert "expected labels from 0 to 9, got 10 to 10" in capsys.readouterr().err
+
+
+def test_a_folder_of_pictures_is_read_again_in_the_same_way(tmp_path, capsys):
+    rng, folder = np.random.default_rng(0), tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(5):
+        Image.fromarray(rng.integers(0, 256, (6 + i, 9, 3), np.uint8)).save(folder / f"{i}.png")
+    options = ["--size", "4", "--grey", "--bits", "5", "--data", str(folder)]
+    assert main(["train", *SMALL, *options, "--runs", str(tmp_path / "runs"), "--name", "a"]) == 0
+    trained = said(capsys)
+    assert float(trained["uniform_model"]) == 5
+    assert main(["evaluate", str(tmp_path / "runs" / "a")]) == 0
+    evaluated = said(capsys)
+    assert evaluated == {key: trained[key] for key in evaluated}
+
+
 def test_images_of_ones_own_in_colour(tmp_path, capsys):
     pictures = np.random.default_rng(0).integers(0, 256, (12, 4, 8, 3), np.uint8)
     np.save(tmp_path / "photos.npy", pictures)
@@ -151,7 +205,7 @@ BAD = {
     "no rate": (["train", "--rate", "0"], "expected rate and clip above 0"),
     "divergence": (["train", "--rate", "1e9", "-K", "2"], "diverged"),
     "backend": (["train", "--backend", "torch"], "invalid choice: 'torch'"),
-    "grey levels": (["train", "--grey-levels", "9"], "expected 17 grey levels for the digits"),
+    "grey levels": (["train", "--grey-levels", "9"], "expected 17 grey levels for digits"),
     "data": (["train", "--data", "missing.npz"], "missing.npz: no such file"),
     "checkpoint": (["evaluate", "missing"], "missing: no such file"),
     "folder": (["sample", "."], "model.npz: no such file"),
@@ -165,7 +219,20 @@ BAD = {
     "digits' levels": (["evaluate", "RUN", "--grey-levels", "5"], "expected 17 grey levels"),
     "hot": (["sample", "RUN", "--temperature", "1e38"], "samples at temperature 1e+38 are NaN"),
     "too many": (["interpolate", "RUN", "--pairs", "100000"], "at most 10000 images at once"),
-    "a folder": (["train", "--data", "."], "a folder, not a file"),
+    "a folder": (["train", "--data", "empty"], "empty: expected MNIST's files, CIFAR-10's .bin files"),
+    "text as data": (["train", "--data", "text"], "text: not a .npy or .npz file"),
+    "mixed sizes": (
+        ["train", "--data", "mixed"], "b.png: expected the 4 x 4 pixels of a.png, got 4 x 6"),
+    "cut": (["train", "--data", "cut.npy"], "cut.npy: expected 48 bytes of data by its header"),
+    "no folder to crop": (
+        ["train", "--data", "photos.npy", "--size", "4"], "expected a folder of pictures"),
+    "digits cropped": (["train", "--size", "4"], "expected --size and --grey for a folder of pictures"),
+    "too few bits": (["train", "--bits", "5"], "expected 256 levels to reduce to 5 bits, got 17"),
+    "no labels": (["train", "--data", "photos.npy", "--conditional"], "expected labelled images"),
+    "no classes": (["sample", "RUN", "--label", "3"], "expected no labels: its base has no classes"),
+    "model": (["train", "--model", "gan"], "invalid choice: 'gan'"),
+    "odd for realnvp": (["train", "--model", "realnvp", "-L", "4"], "w by 16, got shape (8, 8, 1)"),
+    "no classes to classify": (["train", "--classification", "1"], "expected labels to classify by"),
     "no name": (["train", "--name", ""], "expected the name of a folder in runs, got ''"),
     "parent": (["train", "--name", ".."], "the name of a folder in runs, got '..'"),
     "out is a folder": (["sample", "RUN", "--out", "."], "expected a file to write, got the folder ."),
@@ -178,6 +245,11 @@ def test_bad_input_gets_one_line_and_a_failing_exit(name, run, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("text")
     np.save(tmp_path / "photos.npy", np.zeros((3, 4, 4, 1), np.uint8))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "photos.npy").read_bytes()[:-5])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mixed").mkdir()
+    for file, width in ("a.png", 4), ("b.png", 6):
+        Image.new("RGB", (width, 4)).save(tmp_path / "mixed" / file)
     try:
         status = main([str(run) if word == "RUN" else word for word in arguments])
     except SystemExit as exit:

@@ -1,4 +1,4 @@
-"""Small shifts of training images, against overfitting. Floor 1."""
+"""Small shifts and mirror images of what is trained on, against overfitting. Floor 1."""
 
 from __future__ import annotations
 
@@ -26,3 +26,13 @@ def random_shifts(images: np.ndarray, largest: float,
             weight = (down[:, i] * across[:, j])[:, None, None, None]
             shifted += weight * padded[:, i:i + height, j:j + width]
     return np.rint(shifted).astype(images.dtype)
+
+
+def random_flips(images: np.ndarray, rng: int | np.random.Generator | None = None) -> np.ndarray:
+    """Mirror each image left to right with probability 1/2.
+
+    images: (B, h, w, C); the result is a new array of the same kind. Right for photographs, wrong
+    for digits.
+    """
+    mirrored = np.random.default_rng(rng).integers(2, size=(len(images), 1, 1, 1)) == 1
+    return np.where(mirrored, images[:, :, ::-1], images)

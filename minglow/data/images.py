@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minglow.data.bounded import BadFile
+
 
 class Images(NamedTuple):
     """Images (N, h, w, C) of unsigned integers 0 .. levels-1, and what each shows, where known."""
@@ -30,48 +32,53 @@ def digits() -> Images:
     return Images(images[:1500], images[1500:], 17, labels[:1500], labels[1500:])
 
 
-def load_images(path: str | Path, levels: int = 256) -> Images:
-    """Images of the user's own, from a .npy or .npz file; every tenth of them is held out.
+def reduce_bits(images: Images, bits: int) -> Images:
+    """The same images in 2^bits levels: floor(x / 2^(8 - bits)), as Glow does with bits = 5.
 
-    The array is (N, h, w) or (N, h, w, C), uint8, C 1 or 3; in a .npz it is the array called
-    `images`, or the only one. Raises ValueError that names the file for anything else, and for
-    values of `levels` or more.
+    Raises ValueError unless bits is from 1 to 8, and for fewer than 8 of images that do not have
+    256 levels.
     """
-    if not 2 <= levels <= 256:
-        raise ValueError(f"expected from 2 to 256 grey levels of uint8, got {levels}")
-    images = _read_array(Path(path))
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise ValueError(
-            f"{path}: expected uint8 images (N, h, w) or (N, h, w, C), "
-            f"got {images.dtype} {images.shape}"
-        )
-    images = images if images.ndim == 4 else images[..., None]
-    if len(images) < 2 or 0 in images.shape:
-        raise ValueError(f"{path}: expected at least 2 images, got an array {images.shape}")
-    if images.shape[3] not in (1, 3):
-        raise ValueError(f"{path}: expected 1 or 3 channels, and them last, got {images.shape}")
-    if images.max() >= levels:
-        raise ValueError(f"{path}: expected values below {levels} levels, got {images.max()}")
-    every_tenth = np.arange(len(images)) % min(10, len(images)) == 0
-    return Images(images[~every_tenth], images[every_tenth], levels)
+    check_bits(bits, images.levels)
+    if bits == 8:
+        return images
+    train, held_out = (part >> (8 - bits) for part in (images.train, images.held_out))
+    return images._replace(train=train, held_out=held_out, levels=2**bits)
 
 
-def _read_array(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise ValueError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
-    with path.open("rb") as file:
-        if not file.read(6).startswith((b"PK\x03\x04", b"\x93NUMPY")):
-            raise ValueError(f"{path}: not a .npy or .npz file")
-        file.seek(0)
-        try:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded
-            names = loaded.files
-            name = "images" if "images" in names else names[0] if len(names) == 1 else None
-            if name is not None:
-                return loaded[name]
-        except Exception as error:  # np.load answers damage with half a dozen kinds of exception
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: holds no array of numbers, or is damaged ({reason})") from None
-    raise ValueError(f"{path}: expected one array, or one called 'images', got {names}")
+def check_bits(bits: int, levels: int) -> None:
+    """Raise ValueError unless images of so many levels can be reduced to so many bits."""
+    if bits not in range(1, 9):
+        raise ValueError(f"expected from 1 to 8 bits, got {bits}")
+    if bits < 8 and levels != 256:
+        raise ValueError(f"expected 256 levels to reduce to {bits} bits, got {levels}")
+
+
+def every_tenth(images: np.ndarray, labels: np.ndarray | None = None) -> Images:
+    """Split (N, h, w, C) images of 256 levels: 0, 10, 20, ... are held out; of fewer than ten, 0."""
+    held_out = np.arange(len(images)) % min(10, len(images)) == 0
+    split = Images(images[~held_out], images[held_out], 256)
+    if labels is None:
+        return split
+    return split._replace(train_labels=labels[~held_out], held_out_labels=labels[held_out])
+
+
+def image_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """(N, h, w, C) of an array (N, h, w) or (N, h, w, C) that a file holds. Raises BadFile."""
+    if len(shape) == 3:
+        shape = (*shape, 1)
+    count, height, width, channels = shape
+    if count < 2 or min(shape) < 1:
+        raise BadFile(f"{path}: expected at least 2 images, got an array {shape}")
+    if channels not in (1, 3):
+        raise BadFile(f"{path}: expected 1 or 3 channels, and them last, got {shape}")
+    return count, height, width, channels
+
+
+def check_labels(path: Path, labels: np.ndarray, classes: int) -> np.ndarray:
+    """The labels (N,) as int64, which all numbers of `classes` fit. Raises BadFile."""
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise BadFile(f"{path}: expected labels from 0 to {classes - 1}, "
+                      f"got {labels[first]} for image {first}")
+    return labels.astype(np.int64)

@@ -1,0 +1,101 @@
+"""What a trained flow is asked: latents by level, walks between images, how strange one is. Floor 3."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from minglow.bits import bits_per_dim, dequantize
+from minglow.chain import Chain
+from minglow.distributions import Labels, Rng
+from minglow.flow import Flow
+from minglow.layers import Flatten, Level
+
+STRENGTH = 1.6  # of an attribute's direction in the published code
+
+
+def latent_views(flow: Flow, z: np.ndarray) -> dict[str, np.ndarray]:
+    """Flat latents (B, D) by the level at which they left: "level 1", ... -> (B, h, w, C).
+
+    Views: what is written into them is written into z. Level 1 is the first to leave, the finest.
+    """
+    if z.ndim != 2:
+        raise ValueError(f"expected latents (B, D), got {z.shape}")
+    views: dict[str, np.ndarray] = {}
+    bijection = flow.bijection
+    while isinstance(bijection, Level):
+        leaving, z = bijection.parts(z)
+        views[f"level {len(views) + 1}"] = leaving
+        bijection = bijection.inner
+    last = bijection.layers[-1] if isinstance(bijection, Chain) else None
+    shape = last.shape if isinstance(last, Flatten) else z.shape[1:]
+    views[f"level {len(views) + 1}"] = z.reshape(len(z), *shape)
+    return views
+
+
+def resample(flow: Flow, x: np.ndarray, levels: Iterable[str], rng: Rng = None,
+             temperature: float = 1.0, labels: Labels = None) -> np.ndarray:
+    """x (B, h, w, C) with the latents of some levels drawn anew, and all others kept.
+
+    levels: names as in latent_views. Raises ValueError for one that the flow does not have.
+    """
+    z = flow.latents(x)
+    drawn = flow.base.sample(len(z), np.random.default_rng(rng), flow.dtype, temperature, labels)
+    mine, fresh = latent_views(flow, z), latent_views(flow, drawn)
+    for level in levels:
+        if level not in mine:
+            raise ValueError(f"expected levels among {', '.join(mine)}, got {level!r}")
+        mine[level][...] = fresh[level]
+    return flow.from_latents(z)
+
+
+def interpolate(flow: Flow, start: np.ndarray, end: np.ndarray, frames: int = 9) -> np.ndarray:
+    """Images on the straight lines between latents: (B, h, w, C) twice -> (B, frames, h, w, C).
+
+    The first and the last of each line are the images themselves, up to rounding.
+    """
+    if start.shape != end.shape or frames < 2:
+        raise ValueError(f"expected images of one shape and at least 2 frames, "
+                         f"got {start.shape}, {end.shape} and {frames}")
+    a, b = flow.latents(start), flow.latents(end)
+    share = np.linspace(0, 1, frames, dtype=flow.dtype)[:, None]
+    z = a[:, None] + share * (b - a)[:, None]
+    return flow.from_latents(z.reshape(-1, z.shape[2])).reshape(len(a), frames, *start.shape[1:])
+
+
+def attribute_direction(flow: Flow, having: np.ndarray, lacking: np.ndarray) -> np.ndarray:
+    """From the mean latent of images that lack an attribute to that of those that have it, (D,).
+
+    mean z+ - mean z- (Kingma & Dhariwal 2018, section 5.2, semantic manipulation).
+    """
+    return flow.latents(having).mean(axis=0) - flow.latents(lacking).mean(axis=0)
+
+
+def apply_attribute(flow: Flow, x: np.ndarray, direction: np.ndarray, strength: float) -> np.ndarray:
+    """x moved along an attribute's direction; the published code's strengths lie in [-1, 1]."""
+    step = flow.dtype(STRENGTH * strength) * direction.astype(flow.dtype)
+    return flow.from_latents(flow.latents(x) + step)
+
+
+def strangeness(flow: Flow, images: np.ndarray, levels: int, usual: np.ndarray,
+                rng: Rng = None) -> dict[str, np.ndarray]:
+    """Three scores of integer images (N, h, w, C), each (N,); higher is stranger to the model.
+
+    bits        per dimension: what the image costs. Simple images are cheap, whatever they show.
+    typicality  |bits - mean bits of the `usual` images|: far off on either side is strange
+                (Nalisnick et al. 2019, section 3)
+    complexity  bits - what zlib needs for the image, in bits per dimension: cost beyond what a
+                general compressor finds in it (Serra et al. 2020, equation 2)
+    """
+    rng = np.random.default_rng(rng)
+    dims = images[0].size
+
+    def bits(images: np.ndarray) -> np.ndarray:
+        return bits_per_dim(flow.log_prob(dequantize(images, levels, rng, flow.dtype)), dims, levels)
+
+    mine = bits(images)
+    compressed = [8 * len(zlib.compress(image.tobytes(), 9)) for image in images]
+    return {"bits": mine, "typicality": np.abs(mine - bits(usual).mean()),
+            "complexity": mine - np.array(compressed) / dims}

@@ -1,0 +1,65 @@
+"""The command line's options that say which model, and the kinds of numbers they take. Floor 4."""
+
+from __future__ import annotations
+
+import argparse
+
+from minglow.recipes import BASES, COUPLINGS, DEFAULTS, DEQUANTIZERS, MODELS, NETS, PERMUTATIONS
+
+
+def add_model(sub: argparse.ArgumentParser) -> None:
+    """Which flow, and what it is made of."""
+    def defaults(key: str) -> str:
+        return ", ".join(f"{model} {values[key]}" for model, values in DEFAULTS.items())
+
+    sub.add_argument("--model", choices=MODELS, default="glow",
+                     help="'published' is Glow as its published code computes it (glow)")
+    sub.add_argument("-K", dest="flow_steps", type=positive,
+                     help=f"flow steps a level, or NICE's couplings ({defaults('steps')})")
+    sub.add_argument("-L", dest="levels", type=positive, help=f"levels ({defaults('levels')})")
+    sub.add_argument("--hidden", type=positive, help=f"width of the conditioners ({defaults('hidden')})")
+    sub.add_argument("--permutation", choices=PERMUTATIONS, default="1x1",
+                     help="what mixes the channels of a flow step of Glow (1x1)")
+    sub.add_argument("--coupling", choices=COUPLINGS, default="affine",
+                     help="of Glow: affine scales by a sigmoid, affine-exp by exp as the paper writes "
+                          "(affine)")
+    sub.add_argument("--net", choices=NETS, default="residual", help="RealNVP's conditioner (residual)")
+    sub.add_argument("--base", choices=BASES, default="logistic", help="NICE's base (logistic)")
+    sub.add_argument("--no-learned-prior", action="store_true",
+                     help="Glow's latents that leave early are N(0, I)")
+    sub.add_argument("--learned-top", action="store_true",
+                     help="Glow's latents of the last level have a learned mean and scale")
+    sub.add_argument("--conditional", action="store_true",
+                     help="Glow's latents of the last level have a mean and scale for each label")
+    sub.add_argument("--classification", type=amount, default=0.0,
+                     help="with --conditional: weight, in nats, of a classifier's cross entropy (0)")
+    sub.add_argument("--dequantize", choices=[*DEQUANTIZERS, "variational"], default="uniform",
+                     help="the noise that fills the grey levels' cells (uniform)")
+    sub.add_argument("--reversible", action="store_true", help="recompute activations: less memory")
+    sub.add_argument("--dtype", choices=("float32", "float64"), default="float32",
+                     help="precision (float32)")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def amount(text: str) -> float:
+    """A finite number that is not below 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+    return value

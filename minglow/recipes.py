@@ -1,0 +1,90 @@
+"""What a run was built by, in words that a checkpoint keeps, and back again. Floor 4.
+
+The one place that turns words into classes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import minglow
+from minglow import dequantizers, distributions, layers, nets, optim
+from minglow.dequantizers import Dequantizer
+from minglow.flow import Flow
+
+PERMUTATIONS = {"1x1": layers.InvConv1x1, "lu": layers.InvConv1x1LU,
+                "shuffle": layers.Shuffle, "reverse": layers.Reverse}
+COUPLINGS = {"affine": layers.AffineCoupling, "additive": layers.AdditiveCoupling,
+             "affine-exp": partial(layers.AffineCoupling, scale=layers.exp_scale)}
+NETS = {"residual": nets.res_net, "plain": nets.conv_net}
+BASES: dict[str, Any] = {"logistic": distributions.StandardLogistic,
+                         "normal": distributions.StandardNormal}
+DEQUANTIZERS = {"uniform": dequantizers.UniformDequantizer, "none": dequantizers.NoDequantizer}
+OPTIMIZERS = {"adam": optim.Adam, "adamax": optim.Adamax}
+
+# What each model takes where nothing was said: K (couplings of NICE), L, width, learning rate.
+DEFAULTS = {
+    "glow": {"steps": 12, "levels": 2, "hidden": 32, "rate": 0.01},
+    "published": {"steps": 12, "levels": 2, "hidden": 32, "rate": 0.003},
+    "realnvp": {"steps": 1, "levels": 2, "hidden": 32, "rate": 0.01},
+    "nice": {"steps": 4, "levels": 1, "hidden": 256, "rate": 0.002},
+}
+# What recipes said nothing of before these could be chosen.
+ONCE: dict[str, Any] = {"net": "residual", "base": "logistic", "learned_prior": True,
+                        "learned_top": False, "classes": 0, "dequantize": "uniform"}
+
+
+def build(recipe: dict[str, Any]) -> Flow:
+    """The flow that a recipe describes, at its random start."""
+    return MODELS[recipe["model"]](ONCE | recipe)
+
+
+def build_dequantizer(recipe: dict[str, Any]) -> Dequantizer:
+    """The dequantizer that a recipe describes, at its random start."""
+    recipe = ONCE | recipe
+    levels = recipe["grey_levels"]
+    if recipe["dequantize"] != "variational":
+        return DEQUANTIZERS[recipe["dequantize"]](levels)
+    return dequantizers.VariationalDequantizer(
+        tuple(recipe["shape"]), levels, recipe["hidden"], rng=recipe["seed"], dtype=_dtype(recipe))
+
+
+def _glow(recipe: dict[str, Any]) -> Flow:
+    return minglow.glow(
+        tuple(recipe["shape"]), recipe["levels"], recipe["steps"], recipe["hidden"],
+        permutation=PERMUTATIONS[recipe["permutation"]], coupling=COUPLINGS[recipe["coupling"]],
+        learned_prior=recipe["learned_prior"], learned_top=recipe["learned_top"],
+        classes=recipe["classes"], reversible=recipe["reversible"], dtype=_dtype(recipe),
+        rng=recipe["seed"],
+    )
+
+
+def _published(recipe: dict[str, Any]) -> Flow:
+    return minglow.published_glow(
+        tuple(recipe["shape"]), recipe["levels"], recipe["steps"], recipe["hidden"],
+        permutation=PERMUTATIONS[recipe["permutation"]], additive=recipe["coupling"] == "additive",
+        learned_top=recipe["learned_top"], classes=recipe["classes"], reversible=recipe["reversible"],
+        dtype=_dtype(recipe), rng=recipe["seed"],
+    )
+
+
+def _realnvp(recipe: dict[str, Any]) -> Flow:
+    return minglow.realnvp(
+        tuple(recipe["shape"]), recipe["levels"], recipe["hidden"], net=NETS[recipe["net"]],
+        reversible=recipe["reversible"], dtype=_dtype(recipe), rng=recipe["seed"],
+    )
+
+
+def _nice(recipe: dict[str, Any]) -> Flow:
+    return minglow.nice(tuple(recipe["shape"]), recipe["steps"], recipe["hidden"],
+                        base=BASES[recipe["base"]], dtype=_dtype(recipe), rng=recipe["seed"])
+
+
+def _dtype(recipe: dict[str, Any]) -> type:
+    return np.dtype(recipe["dtype"]).type
+
+
+MODELS = {"glow": _glow, "published": _published, "realnvp": _realnvp, "nice": _nice}
