@@ -7,6 +7,8 @@
     python -m benchmarks digits      held-out bits/dim by wall-clock (8 minutes)
     python -m benchmarks contention  a step while another process wants a core
     python -m benchmarks startup     import, first step, first compile
+    python -m benchmarks figure3, family, mnist, photos      published experiments (half an hour each;
+                                     what was done stays done)
     python -m benchmarks report      tables and plots of the results that are there
 
 Each measurement writes benchmarks/results/NAME.json, with the machine's description.
@@ -19,6 +21,8 @@ import json
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks import experiments
+from benchmarks.experiments import EXPERIMENTS
 from benchmarks.machine import describe
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,14 +35,18 @@ def main() -> None:
     """Run one measurement, or the report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=[*MEASUREMENTS, "report"])
+    parser.add_argument("what", choices=[*MEASUREMENTS, *EXPERIMENTS, "report"])
     parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it works")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args()
     if args.what == "report":
-        from benchmarks.report import write  # noqa: PLC0415  needs results, not peers
+        from benchmarks import experiments_report, report  # noqa: PLC0415  need results, not peers
 
-        print(write(args.out))
+        print(report.write(args.out))
+        print(experiments_report.write(args.out))
+        return
+    if args.what in EXPERIMENTS:
+        experiments.measure(args.what, args.out, args.quick)
         return
     module, function = MEASUREMENTS[args.what].split(".")
     found = getattr(import_module(f"benchmarks.{module}"), function)(quick=args.quick)

@@ -20,11 +20,16 @@ WHAT = {"train_step": "training step", "log_prob": "`log_prob`", "sample": "`sam
 def write(results: Path) -> str:
     """Draw the plots, put the tables into the page, and return them."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*.json")}
-    text, page = tables(found), DOCS / "performance.md"
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    page.write_text(before + BEGIN + "\n" + text + END + rest.split(END)[1], encoding="utf-8")
+    text = tables(found)
+    fill(DOCS / "performance.md", text)
     plots(found)
     return text
+
+
+def fill(page: Path, text: str) -> None:
+    """Put what was measured into its place on a page."""
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    page.write_text(before + BEGIN + "\n" + text + END + rest.split(END)[1], encoding="utf-8")
 
 
 def tables(found: dict[str, Any]) -> str:
@@ -131,7 +136,7 @@ def plots(found: dict[str, Any]) -> None:
         axes.plot(found["memory"]["depths"], values, "o-", label=name, color=COLOURS[name])
     label(axes, "flow steps a level, K", "MiB above parameters", at=found["memory"]["depths"])
     axes.set_yticks(MEBIBYTES, [str(mebibytes) for mebibytes in MEBIBYTES])
-    save(figure, "memory")
+    save(figure, "performance-memory")
 
     figure = Figure((9, 3.2), layout="constrained")
     for axes, what in zip(figure.subplots(1, 3, sharey=True), ("depth", "batch", "pixels")):
@@ -140,7 +145,7 @@ def plots(found: dict[str, Any]) -> None:
             axes.plot(entry["at"], entry["milliseconds"], "o-", color=COLOURS[name],
                       label=f"{name}: exponent {entry['exponent']:.2f}")
         label(axes, what, "ms a training step" if what == "depth" else "", at=entry["at"])
-    save(figure, "scaling")
+    save(figure, "performance-scaling")
 
     figure = Figure((6, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -148,7 +153,7 @@ def plots(found: dict[str, Any]) -> None:
         for i, curve in enumerate(curves):
             axes.plot(*zip(*curve), color=COLOURS[name], label=name if i == 0 else None)
     label(axes, "seconds of training", "held-out bits per dimension")
-    save(figure, "digits")
+    save(figure, "performance-digits")
 
 
 def label(axes: Axes, x: str, y: str, at: Sequence[int] = ()) -> None:
@@ -165,5 +170,5 @@ def label(axes: Axes, x: str, y: str, at: Sequence[int] = ()) -> None:
 
 
 def save(figure: Figure, name: str) -> None:
-    """docs/images/performance-NAME.png"""
-    figure.savefig(DOCS / "images" / f"performance-{name}.png", dpi=120)
+    """docs/images/NAME.png"""
+    figure.savefig(DOCS / "images" / f"{name}.png", dpi=120)

@@ -54,6 +54,14 @@ def zero_log_det(x: np.ndarray) -> np.ndarray:
 
 def check_input(layer: Module, x: np.ndarray, channels: int | None = None) -> None:
     """Raise ValueError unless x is a non-empty (B, ..., channels) array of the layer's own dtype."""
+    check_array(layer, x, channels)
+    for parameter in layer.params.values():
+        if parameter.dtype != x.dtype:
+            raise ValueError(f"{layer} expected {parameter.dtype}, as its parameters are, got {x.dtype}")
+
+
+def check_array(layer: Module, x: np.ndarray, channels: int | None = None) -> None:
+    """Raise ValueError unless x is a non-empty (B, ..., channels) array of float32 or float64."""
     last = "C" if channels is None else channels
     if not hasattr(x, "ndim"):
         kind = type(x).__name__
@@ -67,9 +75,6 @@ def check_input(layer: Module, x: np.ndarray, channels: int | None = None) -> No
             f"{layer} expected float32 or float64, got {x.dtype}"
             + ("; minglow.dequantize turns integer images into floats" * (x.dtype.kind in "iu"))
         )
-    for parameter in layer.params.values():
-        if parameter.dtype != x.dtype:
-            raise ValueError(f"{layer} expected {parameter.dtype}, as its parameters are, got {x.dtype}")
 
 
 def check_dlog_det(layer: Module, dlog_det: np.ndarray, dy: np.ndarray) -> None:

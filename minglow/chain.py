@@ -94,6 +94,11 @@ class ReversibleChain(Chain):
         y, last_log_det, last_cache = self.last.forward(h)
         return y, log_det + last_log_det, (y, [(h, last_cache)])
 
+    def forward_only(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        h, log_det = self.first.forward_only(x)
+        y, last_log_det = self.last.forward_only(h)
+        return y, log_det + last_log_det  # summed as in forward, so that both round alike
+
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
         h, last_cache = self.last.inverse(y)
         return self.first.inverse_only(h), (y, [(h, last_cache)])

@@ -12,9 +12,11 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -54,10 +56,17 @@ def save(path: str | Path, flow: Saved, recipe: dict[str, Any]) -> None:
         "parameters": {name: list(shape) for name, (_, shape) in flow.flat.where.items()},
     }
     arrays["manifest"] = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
+    with replacing(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes its name once it is whole and on the disk, or never."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -69,8 +78,7 @@ def save(path: str | Path, flow: Saved, recipe: dict[str, Any]) -> None:
 def read(path: str | Path) -> Checkpoint:
     """Read and verify a checkpoint. Raises CheckpointError that says what is wrong with which file."""
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+    check_file(path)
     content = path.read_bytes()
     if not content.startswith(b"PK\x03\x04"):
         raise CheckpointError(f"{path}: not a minglow checkpoint")
@@ -88,6 +96,12 @@ def read(path: str | Path) -> Checkpoint:
     if expected != {name: _description(array) for name, array in arrays.items()}:
         raise CheckpointError(f"{path}: damaged, its arrays differ from its manifest")
     return Checkpoint(path, recipe, arrays, parameters)
+
+
+def check_file(path: Path) -> None:
+    """Raise CheckpointError unless there is a file to read."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
 
 
 def load(path: str | Path, flow: Saved) -> None:

@@ -1,4 +1,4 @@
-"""The command line: train, sample, evaluate, interpolate, info, check. Floor 4.
+"""The command line: train, sample, evaluate, interpolate, info, export, check. Floor 4.
 
 Whatever goes wrong is one line on stderr and a non-zero exit.
 """
@@ -19,6 +19,7 @@ from minglow.check import run_check
 from minglow.commands import (
     PACKAGED,
     run_evaluate,
+    run_export,
     run_info,
     run_interpolate,
     run_sample,
@@ -63,10 +64,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--batch", type=positive, default=64, help="images in a step (64)")
     sub.add_argument("--rate", type=amount, help="largest learning rate (glow and realnvp 0.01)")
     sub.add_argument("--optimizer", choices=OPTIMIZERS, default="adam",
-                     help="Glow's published code has adamax (adam)")
+                     help="Glow's published code has an adamax of its own (adam)")
     sub.add_argument("--decay", type=amount, default=0.999, help="of the parameters' average (0.999)")
     sub.add_argument("--shift", type=amount,
                      help="largest random shift of training images in pixels (the digits 1, others 0)")
+    sub.add_argument("--whole", action="store_true", help="shift by whole pixels only: without blur")
     sub.add_argument("--flip", action="store_true", help="mirror half of the training images")
     sub.add_argument("--runs", default="runs", help="folder of all runs (runs)")
     sub.add_argument("--name", help="folder of this run; by default the data's name and a number")
@@ -92,6 +94,10 @@ def parser() -> argparse.ArgumentParser:
 
     add_checkpoint(command("info", run_info, "minglow info runs/digits-1"))
 
+    sub = command("export", run_export, "minglow export runs/digits-1 --out digits.safetensors")
+    add_checkpoint(sub)
+    sub.add_argument("--out", type=Path, help="file to write; by default model.safetensors beside it")
+
     sub = command("check", run_check, "minglow check my_module:MyLayer")
     sub.add_argument("target", help="module:name of a Bijection, or of what makes one")
     sub.add_argument("--seed", type=natural, default=0, help="of the parameters and the batches (0)")
@@ -100,7 +106,8 @@ def parser() -> argparse.ArgumentParser:
 
 def add_checkpoint(sub: argparse.ArgumentParser, out: bool = False) -> None:
     """Which model; and where a result goes."""
-    sub.add_argument("checkpoint", type=Path, help="a run's folder, or its model.npz")
+    sub.add_argument("checkpoint", type=Path,
+                     help="a run's folder, its model.npz, or a .safetensors file")
     if out:
         sub.add_argument("--out", type=Path, help="file to write; by default a .png beside the model")
 

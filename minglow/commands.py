@@ -10,44 +10,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import minglow
-from minglow import checkpoint, data, kernels, runs
+from minglow import data, kernels, runs
 from minglow.dequantizers import Dequantizer
 from minglow.flow import Flow
 from minglow.recipes import DEFAULTS, OPTIMIZERS, build, build_dequantizer
+from minglow.saved import WEIGHTS, beside, load_dequantizer, load_flow
 from minglow.train import evaluate, labels_for, train
+from minglow.weights import export_safetensors
 
 PACKAGED = {"digits": data.digits, "mnist5k": data.mnist5k, "photos": data.photo_patches}
-
-
-def read_checkpoint(path: str | Path) -> checkpoint.Checkpoint:
-    """A checkpoint by its own path or by its run's folder. Raises CheckpointError."""
-    path = Path(path)
-    return checkpoint.read(path / runs.CHECKPOINT if path.is_dir() else path)
-
-
-def load_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
-    """The flow in a checkpoint or in a run's folder, and its recipe. Raises CheckpointError."""
-    saved = read_checkpoint(path)
-    return follow(saved, build), saved.recipe
-
-
-def load_dequantizer(path: Path, recipe: dict[str, Any]) -> Dequantizer:
-    """The dequantizer that a flow was trained with, from beside it. Raises CheckpointError."""
-    beside_it = beside(path, runs.DEQUANTIZER)
-    if recipe.get("dequantize") != "variational":
-        return build_dequantizer(recipe)
-    return follow(checkpoint.read(beside_it), build_dequantizer)
-
-
-def follow(saved: checkpoint.Checkpoint, build: Any) -> Any:
-    """What a checkpoint's recipe builds, with its arrays. Raises CheckpointError."""
-    try:
-        built = build(saved.recipe)
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"{saved.path}: its recipe cannot be followed ({error!r})"
-        raise checkpoint.CheckpointError(message) from None
-    checkpoint.restore(saved, built)
-    return built
 
 
 def load_data(name: str, *, grey_levels: int | None = None, bits: int | None = None,
@@ -95,8 +66,9 @@ def run_train(args: argparse.Namespace) -> None:
     say(run=folder, parameters=flow.flat.value.size, images=len(images.train), backend=kernels.current())
     with runs.Recorder(folder, args.steps) as recorder:
         train(flow, images, steps=args.steps, batch=args.batch, rate=rate, decay=args.decay, shift=shift,
-              flip=args.flip, classification=args.classification, dequantizer=dequantizer,
-              optimizer=OPTIMIZERS[args.optimizer], seed=args.seed, report=recorder)
+              whole=args.whole, flip=args.flip, classification=args.classification,
+              dequantizer=dequantizer, optimizer=OPTIMIZERS[args.optimizer], seed=args.seed,
+              report=recorder)
     runs.finish(folder, flow, images, recorder.curve, recipe, dequantizer)
     report_quality(flow, images, dequantizer)
     say(pictures=", ".join(sorted(str(path) for path in folder.glob("*.png"))))
@@ -117,9 +89,9 @@ def recipe_of(args: argparse.Namespace, images: data.Images) -> dict[str, Any]:
         "hidden": args.hidden or defaults["hidden"], "permutation": args.permutation,
         "coupling": args.coupling, "net": args.net, "base": args.base,
         "learned_prior": not args.no_learned_prior, "learned_top": args.learned_top,
-        "classes": classes, "dequantize": args.dequantize, "reversible": args.reversible,
-        "dtype": args.dtype, "seed": args.seed, "data": args.data, "grey_levels": images.levels,
-        "reading": reading(args) | {"grey_levels": read_as},
+        "classes": classes, "logit": args.logit, "dequantize": args.dequantize,
+        "reversible": args.reversible, "dtype": args.dtype, "seed": args.seed, "data": args.data,
+        "grey_levels": images.levels, "reading": reading(args) | {"grey_levels": read_as},
     }
 
 
@@ -157,8 +129,22 @@ def run_interpolate(args: argparse.Namespace) -> None:
 
 def run_info(args: argparse.Namespace) -> None:
     """Print what a checkpoint holds."""
-    saved = read_checkpoint(args.checkpoint)
-    say(**saved.recipe, parameters=saved.arrays["parameters"].size)
+    flow, recipe = load_flow(args.checkpoint)
+    say(**recipe, parameters=flow.flat.value.size)
+
+
+def run_export(args: argparse.Namespace) -> None:
+    """Write a model's weights to a .safetensors file, which other frameworks read.
+
+    Every command that takes a checkpoint takes such a file, too.
+    """
+    flow, recipe = load_flow(args.checkpoint)
+    out = args.out or beside(args.checkpoint, f"model{WEIGHTS}")
+    out = out if out.suffix else out.with_suffix(WEIGHTS)
+    if out.suffix != WEIGHTS:
+        raise ValueError(f"expected a file that ends in {WEIGHTS}, got {out}")
+    export_safetensors(flow, out, recipe)
+    say(weights=out)
 
 
 def report_quality(flow: Flow, images: data.Images, dequantizer: Dequantizer) -> None:
@@ -172,11 +158,6 @@ def report_quality(flow: Flow, images: data.Images, dequantizer: Dequantizer) ->
     if labels is not None:
         likeliest = flow.class_log_prob(x).argmax(axis=1)
         say(accuracy_by_bayes=f"{np.mean(likeliest == labels[:256]):.3f}")
-
-
-def beside(path: Path, name: str) -> Path:
-    """A file of this name in the run's folder."""
-    return (path if path.is_dir() else path.parent) / name
 
 
 def save(figure: Figure, out: Path) -> Path:

@@ -100,9 +100,17 @@ class VariationalDequantizer(Module):
         self.children["bijection"] = self.bijection
         self.flat = FlatParams(self)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy: its views are bound anew, since a copied view is no view of the copied vector."""
+        self.__dict__.update(state)
+        self.flat = FlatParams(self)
+
     def draw(self, images: np.ndarray, rng: Rng = None, dtype: type = np.float32,
              ) -> tuple[np.ndarray, np.ndarray, Any]:
         """x of images' shape, log_q (B,), and the cache for backward."""
+        channels = self.image_channels // 4
+        if images.shape[-1] != channels:
+            raise ValueError(f"expected images (B, h, w, {channels}), got {images.shape}")
         rng = np.random.default_rng(rng)
         centred, _, _ = NoDequantizer(self.levels).draw(images, rng, dtype)
         image = self.squeeze.forward(centred)[0]

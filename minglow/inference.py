@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from math import prod
 
 import numpy as np
 
@@ -20,9 +21,10 @@ def latent_views(flow: Flow, z: np.ndarray) -> dict[str, np.ndarray]:
     """Flat latents (B, D) by the level at which they left: "level 1", ... -> (B, h, w, C).
 
     Views: what is written into them is written into z. Level 1 is the first to leave, the finest.
+    Raises ValueError for latents of another shape.
     """
-    if z.ndim != 2:
-        raise ValueError(f"expected latents (B, D), got {z.shape}")
+    if z.ndim != 2 or z.shape[1:] != flow.base.shape:
+        raise ValueError(f"expected latents (B, {prod(flow.base.shape)}), got {z.shape}")
     views: dict[str, np.ndarray] = {}
     bijection = flow.bijection
     while isinstance(bijection, Level):
@@ -41,7 +43,7 @@ def resample(flow: Flow, x: np.ndarray, levels: Iterable[str], rng: Rng = None,
 
     levels: names as in latent_views. Raises ValueError for one that the flow does not have.
     """
-    z = flow.latents(x)
+    z = flow.latents(x).copy()  # of a bijection that moves no number they are a view of x
     drawn = flow.base.sample(len(z), np.random.default_rng(rng), flow.dtype, temperature, labels)
     mine, fresh = latent_views(flow, z), latent_views(flow, drawn)
     for level in levels:
@@ -74,7 +76,12 @@ def attribute_direction(flow: Flow, having: np.ndarray, lacking: np.ndarray) -> 
 
 
 def apply_attribute(flow: Flow, x: np.ndarray, direction: np.ndarray, strength: float) -> np.ndarray:
-    """x moved along an attribute's direction; the published code's strengths lie in [-1, 1]."""
+    """x moved along an attribute's direction; the published code's strengths lie in [-1, 1].
+
+    Raises ValueError for a direction of another shape than the latents'.
+    """
+    if direction.shape != flow.base.shape:
+        raise ValueError(f"expected a direction {flow.base.shape}, got {direction.shape}")
     step = flow.dtype(STRENGTH * strength) * direction.astype(flow.dtype)
     return flow.from_latents(flow.latents(x) + step)
 
@@ -90,12 +97,13 @@ def strangeness(flow: Flow, images: np.ndarray, levels: int, usual: np.ndarray,
                 general compressor finds in it (Serra et al. 2020, equation 2)
     """
     rng = np.random.default_rng(rng)
-    dims = images[0].size
+    dims = prod(images.shape[1:])
 
     def bits(images: np.ndarray) -> np.ndarray:
         return bits_per_dim(flow.log_prob(dequantize(images, levels, rng, flow.dtype)), dims, levels)
 
     mine = bits(images)
-    compressed = [8 * len(zlib.compress(image.tobytes(), 9)) for image in images]
+    stored = images.astype(np.min_scalar_type(levels - 1))  # as few bytes as hold its levels
+    compressed = [8 * len(zlib.compress(image.tobytes(), 9)) for image in stored]
     return {"bits": mine, "typicality": np.abs(mine - bits(usual).mean()),
             "complexity": mine - np.array(compressed) / dims}

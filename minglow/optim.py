@@ -52,6 +52,20 @@ class Adamax(Adam):
                        rate / (1 - self.beta1**self.steps), self.beta1, self.beta2, self.epsilon)
 
 
+class PublishedAdamax(Adamax):
+    """Adamax as Glow's published code steps (openai/glow, optim.py): with Adam's bias correction.
+
+        value <- value - rate * sqrt(1 - beta2^t) / (1 - beta1^t) * mean / (largest + epsilon)
+
+    `largest` does not start too small as Adam's mean of squares does: the root shortens the first
+    1 / (1 - beta2) steps or so, a warm-up of its own. Its beta2 there is 1 - 1 / (steps in an epoch).
+    """
+
+    def step(self, rate: float) -> None:
+        """Move the parameters once against their gradient, at learning rate `rate`."""
+        super().step(rate * (1 - self.beta2 ** (self.steps + 1)) ** 0.5)
+
+
 def clip_norm(grad: np.ndarray, largest: float) -> float:
     """Shrink the gradient (P,) in place to norm `largest` if it is longer; return its norm before.
 

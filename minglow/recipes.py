@@ -23,7 +23,7 @@ NETS = {"residual": nets.res_net, "plain": nets.conv_net}
 BASES: dict[str, Any] = {"logistic": distributions.StandardLogistic,
                          "normal": distributions.StandardNormal}
 DEQUANTIZERS = {"uniform": dequantizers.UniformDequantizer, "none": dequantizers.NoDequantizer}
-OPTIMIZERS = {"adam": optim.Adam, "adamax": optim.Adamax}
+OPTIMIZERS = {"adam": optim.Adam, "adamax": optim.Adamax, "published-adamax": optim.PublishedAdamax}
 
 # What each model takes where nothing was said: K (couplings of NICE), L, width, learning rate.
 DEFAULTS = {
@@ -34,7 +34,7 @@ DEFAULTS = {
 }
 # What recipes said nothing of before these could be chosen.
 ONCE: dict[str, Any] = {"net": "residual", "base": "logistic", "learned_prior": True,
-                        "learned_top": False, "classes": 0, "dequantize": "uniform"}
+                        "learned_top": False, "classes": 0, "logit": 0.0, "dequantize": "uniform"}
 
 
 def build(recipe: dict[str, Any]) -> Flow:
@@ -57,8 +57,8 @@ def _glow(recipe: dict[str, Any]) -> Flow:
         tuple(recipe["shape"]), recipe["levels"], recipe["steps"], recipe["hidden"],
         permutation=PERMUTATIONS[recipe["permutation"]], coupling=COUPLINGS[recipe["coupling"]],
         learned_prior=recipe["learned_prior"], learned_top=recipe["learned_top"],
-        classes=recipe["classes"], reversible=recipe["reversible"], dtype=_dtype(recipe),
-        rng=recipe["seed"],
+        classes=recipe["classes"], logit=recipe["logit"], reversible=recipe["reversible"],
+        dtype=_dtype(recipe), rng=recipe["seed"],
     )
 
 
@@ -74,7 +74,7 @@ def _published(recipe: dict[str, Any]) -> Flow:
 def _realnvp(recipe: dict[str, Any]) -> Flow:
     return minglow.realnvp(
         tuple(recipe["shape"]), recipe["levels"], recipe["hidden"], net=NETS[recipe["net"]],
-        reversible=recipe["reversible"], dtype=_dtype(recipe), rng=recipe["seed"],
+        logit=recipe["logit"], reversible=recipe["reversible"], dtype=_dtype(recipe), rng=recipe["seed"],
     )
 
 

@@ -28,8 +28,9 @@ class Progress(NamedTuple):
 
 def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rate: float = 0.01,
           warm_up: int = 200, clip: float = 100.0, decay: float = 0.999, shift: float = 1.0,
-          flip: bool = False, classification: float = 0.0, dequantizer: Dequantizer | None = None,
-          optimizer: type[Adam] = Adam, seed: int = 0, evaluate_every: int = 100,
+          whole: bool = False, flip: bool = False, classification: float = 0.0,
+          dequantizer: Dequantizer | None = None, optimizer: type[Adam] = Adam, seed: int = 0,
+          evaluate_every: int = 100,
           report: Callable[[Progress], None] = lambda progress: None) -> None:
     """Maximise the likelihood of `images.train`; leave the averaged parameters in `flow`.
 
@@ -38,6 +39,7 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
     clip     largest norm of the gradient
     decay    of the Polyak average, which every evaluation uses
     shift    largest random shift of a training image, in pixels, made to half of them; 0 for none
+    whole    shift by whole pixels only
     flip     mirror half of the training images
     classification  weight of the class-conditional prior's classifier, in nats
     dequantizer     by default uniform; a variational one learns with the flow
@@ -56,14 +58,15 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
         raise ValueError("expected rate and clip above 0, decay from 0 to below 1, classification of "
                          f"at least 0, got {rate}, {clip}, {decay} and {classification}")
     rng = np.random.default_rng(seed)
-    dequantizer = dequantizer or UniformDequantizer(images.levels)
+    dequantizer = dequantizer_for(images.levels, dequantizer)
     batches = random_batches(images.train, labels_for(flow, images.train_labels), batch, rng)
+    held_out_labels = labels_for(flow, images.held_out_labels)
     flow.initialize(dequantizer.draw(next(batches)[0], rng, flow.dtype)[0])
     vectors = [flat for flat in (flow.flat, dequantizer.flat) if flat.value.size]
     learners = [(flat, optimizer(flat), PolyakAverage(flat, decay)) for flat in vectors]
     for step in range(1, steps + 1):
         pictures, labels = next(batches)
-        pictures = random_shifts(pictures, shift, rng)
+        pictures = random_shifts(pictures, shift, rng, whole)
         if flip:
             pictures = random_flips(pictures, rng)
         x, log_q, cache = dequantizer.draw(pictures, rng, flow.dtype)
@@ -72,6 +75,7 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
         nll, dx = flow.nll_and_grad(x, labels, classification)
         dequantizer.backward(dx, np.full_like(log_q, 1 / batch), cache)
         grad_norm = clip_norm(flow.flat.grad, clip)
+        clip_norm(dequantizer.flat.grad, clip)
         for _, learner, average in learners:
             learner.step(rate * warm_up_cosine(step, steps, warm_up))
             average.update()
@@ -81,7 +85,7 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
                 for _, _, average in learners:
                     averages.enter_context(average.applied())
                 held_out_bits = evaluate(flow, images.held_out, images.levels, dequantizer=dequantizer,
-                                         labels=labels_for(flow, images.held_out_labels))
+                                         labels=held_out_labels)
         bits = float(bits_per_dim(-nll - float(log_q.mean()), x[0].size, images.levels))
         report(Progress(step, bits, grad_norm, held_out_bits))
     for flat, _, average in learners:
@@ -98,13 +102,21 @@ def evaluate(flow: Flow, images: np.ndarray, levels: int, *, draws: int = 1, see
     if len(images) == 0 or draws < 1:
         raise ValueError(f"expected images and at least 1 draw, got {len(images)} and {draws}")
     rng = np.random.default_rng(seed)
-    dequantizer = dequantizer or UniformDequantizer(levels)
+    dequantizer = dequantizer_for(levels, dequantizer)
     parts = [slice(start, start + batch) for start in range(0, len(images), batch)]
     bounds = [
         log_bound(flow, images[part], dequantizer, rng, labels=None if labels is None else labels[part])
         for _ in range(draws) for part in parts
     ]
     return float(bits_per_dim(np.concatenate(bounds).mean(dtype=np.float64), images[0].size, levels))
+
+
+def dequantizer_for(levels: int, dequantizer: Dequantizer | None) -> Dequantizer:
+    """The dequantizer, by default uniform. Raises ValueError for one of other levels."""
+    dequantizer = dequantizer or UniformDequantizer(levels)
+    if dequantizer.levels != levels:
+        raise ValueError(f"expected a dequantizer of {levels} levels, got one of {dequantizer.levels}")
+    return dequantizer
 
 
 def labels_for(flow: Flow, labels: Labels) -> Labels:

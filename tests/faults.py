@@ -15,7 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ["test_starts.py", "test_kernels.py", "test_nets.py", "test_bits.py", "test_composition.py", "test_errors.py",
-         "test_bijections.py", "test_checkpoint.py", "test_command_line.py", "test_testing.py"]
+         "test_distributions.py", "test_logit.py", "test_autoencoder.py", "test_dequantizers.py", "test_inference.py",
+         "test_readers.py", "test_bijections.py", "test_checkpoint.py", "test_command_line.py", "test_testing.py"]
 
 # name: (file below minglow/, text as it stands, text of the fault)
 FAULTS = {
@@ -69,7 +70,7 @@ FAULTS = {
     "affine: halves swapped in forward": (
         "layers/coupling.py", "return y.reshape(x.shape), log_det,", "return join(*halves(y.reshape(x.shape))[::-1]), log_det,"),
     "affine: inverse shifts before it scales": (
-        "kernels/reference.py", "    x[:, :, channels:] /= scale\n    x[:, :, channels:] -= shift\n", "    x[:, :, channels:] -= shift\n    x[:, :, channels:] /= scale\n"),
+        "kernels/reference.py", "    x[:, :, -changing:] /= scale\n    x[:, :, -changing:] -= shift\n", "    x[:, :, -changing:] -= shift\n    x[:, :, -changing:] /= scale\n"),
     "affine: stale cache from inverse": (
         "layers/coupling.py", "(net_cache, flat_y, scale, dlog_scale)", "(net_cache, x, scale, dlog_scale)"),
     "affine: gradient of the passing half is lost": (
@@ -81,7 +82,7 @@ FAULTS = {
     "couple: dlog_det is ignored": ("kernels/reference.py", "(dy2 * y2 + dlog_det[:, None, None])", "(dy2 * y2)"),
     "couple: x for y in the gradient": ("kernels/loops.py", "(dy2 * y2 + dlog_det[b])", "(dy2 + dlog_det[b])"),
     "sigmoid_scale: gradient forgets the floor": (
-        "layers/coupling.py", "(1 - floor) * e / (", "e / ("),
+        "layers/scale.py", "(1 - floor) * e / (", "e / ("),
     "gather: padding off by one": ("kernels/reference.py", "i, j, every = di - size // 2,", "i, j, every = di - size // 2 + 1,"),
     "gather: padding off by one, loops": (
         "kernels/loops.py", "patches[b, i, j, di], padded[i + di, j * channels:]", "patches[b, i, j, di], padded[i + di, (j + pad) * channels:]"),
@@ -101,17 +102,52 @@ FAULTS = {
         "chain.py", "total = total + log_det\n        return x, total", "total = log_det\n        return x, total"),
     "level: inner's log_det left out": ("layers/level.py", "log_det + inner_log_det", "log_det"),
     "level: the other half leaves": ("layers/level.py", "a, b = halves(h)", "b, a = halves(h)"),
-    "flow: log_det subtracted": ("flow.py", "self.base.log_prob(z) + log_det, \"log_prob\"", "self.base.log_prob(z) - log_det, \"log_prob\""),
-    "flow: gradient summed over the batch": ("flow.py", "share = self.dtype(-1 / len(x))", "share = self.dtype(-1)"),
-    "flow: temperature ignored": ("flow.py", "self.dtype(temperature) * z", "z"),
+    "flow: log_det subtracted": ("flow.py", "self.base.log_prob(z, labels) + log_det, \"log_prob\"", "self.base.log_prob(z, labels) - log_det, \"log_prob\""),
+    "flow: gradient summed over the batch": ("flow.py", "share = np.full_like(log_det, -1 / len(x))", "share = np.full_like(log_det, -1)"),
+    "normal: temperature ignored": ("distributions.py", "dtype(temperature) * noise", "noise"),
     "flow: a batch statistic leaks": ("flow.py", "z, log_det = self.bijection.forward_only(self._checked(x))", "z, log_det = self.bijection.forward_only(self._checked(x) - x.mean(0))"),
     "normal: constant without its half": ("distributions.py", "- 0.5 * prod", "- prod"),
+    "scaling: log_det without h*w": ("layers/scaling.py", "pixels(x) * log_scale.sum()", "log_scale.sum()"),
+    "scaling: gradient forgets dlog_det": ("layers/scaling.py", " + dlog_det.sum() * pixels(y)", ""),
+    "checkerboard: one colour for both lines": ("layers/checkerboard.py", "1 - parity::2", "parity::2"),
+    "checkerboard: the net sees the fields that change": (
+        "layers/checkerboard.py", "from_fields(join(x, np.zeros_like(x))", "from_fields(join(np.zeros_like(x), x)"),
+    "checkerboard: gradient from the wrong fields": (
+        "layers/checkerboard.py", "split(to_fields(dboard, self.parity))[0]", "split(to_fields(dboard, self.parity))[1]"),
+    "swap: nothing is swapped": ("layers/permute.py", "np.roll(np.arange(channels), channels // 2)", "np.arange(channels)"),
+    "uneven coupling: halves all the same": ("layers/coupling.py", "return split(x, layer.passing)", "return split(x)"),
+    "tanh_scale: slope of another bound": ("layers/scale.py", "1 - t * t", "1 - t"),
+    "logit: log_det without its constant": ("layers/logit.py", "x[0].size * log(self.c / 2)", "0.0"),
+    "logit: gradient forgets dlog_det": ("layers/logit.py", "(dy + of_each * np.tanh(y / 2))", "dy"),
+    "logit: half the slope": ("layers/logit.py", "np.tanh(y / 2) / y", "np.tanh(y) / y"),
+    "edge bias: inside for outside": ("nets/conv.py", "return 1 - kernels.gather(inside", "return kernels.gather(inside"),
+    "residual: gradient of the input lost": ("nets/net.py", "return dy + self.net.backward(dy, cache)", "return self.net.backward(dy, cache)"),
+    "logistic: one tail": ("distributions.py", "(size + 2 * np.log1p", "(size + np.log1p"),
+    "logistic: slope of another width": ("distributions.py", "np.tanh(_flat(self, z) / 2)", "np.tanh(_flat(self, z))"),
+    "top prior: log_std forgets its pixels": ("top_prior.py", "top.shape[1] * self.params", "self.params"),
+    "top prior: classes unweighted": ("top_prior.py", "- log(by_class.shape[1])", ""),
+    "top prior: labels ignored in the gradient": ("top_prior.py", "share = one_hot(labels, share)", "pass"),
+    "top prior: means of the noise alone": ("top_prior.py", ' + self.params["mean"][labels, None]', ""),
+    "classifier: the label's share is not subtracted": (
+        "top_prior.py", "(probability - one_hot(labels, probability))", "probability"),
+    "vae: kl without its means": ("models/vae.py", "(mean**2 + np.exp", "(np.exp"),
+    "vae: gradient of sigma x 1.01": ("models/vae.py", '+= (1 - u**2)', '+= 1.01 * (1 - u**2)'),
+    "vae: the target's gradient is lost": ("models/vae.py", "encoder_cache) - dy", "encoder_cache)"),
+    "vae: importance weights without log n": ("models/vae.py", " - log(samples)", ""),
+    "auto-encoder: gradient forgets D": ("models/autoencoder.py", "/ y.size", "/ len(y)"),
+    "dequantizer: sign of its log_det": ("dequantizers.py", "log_prob(e) - log_det", "log_prob(e) + log_det"),
+    "dequantizer: log 1.7 left out": ("dequantizers.py", "        log_q -= dtype(u[0].size * log(NEARLY_UNIFORM))\n", ""),
+    "dequantizer: gradient of log q lost": ("dequantizers.py", "+ dlog_q[:, None, None, None] * (2 * u - 1)", ""),
+    "bound: without log n": ("dequantizers.py", "[:, 0] - log(samples)", "[:, 0]"),
+    "inference: every level is drawn anew": ("inference.py", "mine[level][...] = fresh[level]", "z[...] = drawn"),
+    "inference: strength of 1": ("inference.py", "STRENGTH * strength", "strength"),
+    "inference: the last level backwards": ("inference.py", "z.reshape(len(z), *shape)", "z[:, ::-1].reshape(len(z), *shape)"),
     "bits: 255 levels for 256": ("bits.py", "log2(levels)", "log2(levels - 1)"),
     "bits: noise of half a cell": ("bits.py", "(images.astype(dtype) + noise)", "(images.astype(dtype) + noise / 2)"),
     "flat parameters: a copy instead of a view": ("params.py", "owner.params[name] = self.view(self.value, path)", "owner.params[name] = self.view(self.value, path).copy()"),
     "checkpoint: constants are not restored": ("checkpoint.py", "    for name, target in targets.items():\n        target[...]", "    for name, target in [*targets.items()][:1]:\n        target[...]"),
     "average: moves away": ("kernels/loops.py", "weight * (value[i] - average[i])", "weight * (average[i] - value[i])"),
-    "training: the average is thrown away": ("train.py", "    flow.flat.value[...] = average.average\n", ""),
+    "training: the average is thrown away": ("train.py", "        flat.value[...] = average.average\n", "        pass\n"),
     "adam: no bias correction": ("optim.py", "rate * root / (1 - self.beta1**self.steps)", "rate * root"),
 }
 

@@ -15,9 +15,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     1: {"bijection", "arrays", "params", "distributions", "bits", "kernels", "data", "plots",
         "memory", "blas", "top_prior", "version"},
-    2: {"layers", "nets", "chain", "flow", "optim", "checkpoint", "testing", "dequantizers"},
+    2: {"layers", "nets", "chain", "flow", "optim", "checkpoint", "testing", "dequantizers",
+        "weights"},
     3: {"models", "train", "runs", "inference"},
-    4: {"cli", "commands", "options", "recipes", "check", "__main__"},
+    4: {"cli", "commands", "options", "recipes", "check", "saved", "__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import minglow as mg
-from benchmarks import report, timing
+from benchmarks import experiments, experiments_report, report, timing
+from benchmarks.experiments import EXPERIMENTS
 from benchmarks.memory import resident
 from benchmarks.products import products
 from benchmarks.speed import ratios
@@ -91,7 +92,40 @@ def test_ratios_take_the_fastest_peer():
 def test_the_page_shows_what_was_measured():
     results = report.DOCS.parent / "benchmarks" / "results"
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*.json")}
-    assert set(found) == {"speed", "depth", "scaling", "memory", "digits", "contention", "startup"}
+    assert set(found) == {
+        "speed", "depth", "scaling", "memory", "digits", "contention", "startup", *EXPERIMENTS}
     assert not any(entry["quick"] for entry in found.values())
     page = (report.DOCS / "performance.md").read_text(encoding="utf-8")
     assert page.split(report.BEGIN)[1].split(report.END)[0].strip() == report.tables(found).strip()
+    page = (report.DOCS / "experiments.md").read_text(encoding="utf-8")
+    measured = experiments_report.tables(experiments_report.read(results))
+    assert page.split(report.BEGIN)[1].split(report.END)[0].strip() == measured.strip()
+
+
+def test_published_nats_become_published_bits():
+    rows = experiments_report.nice_in_bits()
+    assert "| 1980.50 | 4.36 |" in rows and "| 5371.78 | 4.48 |" in rows
+
+
+def test_an_experiment_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys):
+    done = []
+
+    def one(name):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(name)
+        return {"bits": 1.0, "seconds": 2.0}
+
+    def runs(found, folder, faster):
+        for name in "abcd":
+            yield name, lambda name=name: one(name)
+
+    monkeypatch.setitem(EXPERIMENTS, "mine", runs)
+    with mg.threads(1), pytest.raises(KeyboardInterrupt):
+        experiments.measure("mine", tmp_path)
+    done.clear()
+    with mg.threads(1):
+        found = experiments.measure("mine", tmp_path)
+    assert done == ["c", "d"] and list(found["runs"]) == ["a", "b", "c", "d"]
+    with mg.threads(1), pytest.raises(ValueError, match="whose runs are whole"):
+        experiments.measure("mine", tmp_path, quick=True)

@@ -105,6 +105,17 @@ def test_half_of_the_images_shift_and_keep_their_ink():
     assert -1.02 < centre.min() < -0.9 and 0.9 < centre.max() < 1.02
 
 
+def test_whole_shifts_move_pixels_and_change_none():
+    rng = np.random.default_rng(0)
+    images = np.zeros((500, 8, 8, 1), np.uint8)
+    images[:, 3, 4] = 16
+    shifted = random_shifts(images, 1.0, rng, whole=True)
+    _, i, j, _ = np.nonzero(shifted)
+    assert (shifted.max(axis=(1, 2, 3)) == 16).all() and len(i) == 500
+    assert set(i) == {2, 3, 4} and set(j) == {3, 4, 5}
+    assert 0.5 < ((i == 3) & (j == 4)).mean() < 0.75  # half are not shifted, others round to 0, 0
+
+
 def test_no_shift_is_no_change():
     images = np.random.default_rng(0).integers(0, 17, (5, 8, 8, 1), np.uint8)
     np.testing.assert_array_equal(random_shifts(images, 0, np.random.default_rng(0)), images)

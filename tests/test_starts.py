@@ -9,7 +9,22 @@ import pytest
 import minglow as mg
 from minglow import kernels
 from minglow.layers.invconv import lu_factors, random_rotation
-from minglow.nets import Conv, Dense, NormReLU, ReLU, ShiftScale, TransposedConv, conv_net, mlp
+from minglow.nets import (
+    Conv,
+    Dense,
+    EdgeBias,
+    NormReLU,
+    ReLU,
+    Residual,
+    ShiftScale,
+    TransposedConv,
+    conv_net,
+    mlp,
+    paper_conv_net,
+    published_conv_net,
+    res_net,
+)
+from minglow.testing import moved
 
 
 def arrays(module):
@@ -23,7 +38,13 @@ SEEDED = {
     "TransposedConv": lambda rng: TransposedConv(3, 2, rng=rng),
     "Dense": lambda rng: Dense(2, 3, rng=rng), "conv_net": lambda rng: conv_net(2, 6, 4, rng),
     "mlp": lambda rng: mlp(2, 6, 4, rng),
+    "res_net": lambda rng: res_net(2, 6, 4, rng), "EdgeBias": lambda rng: EdgeBias(6, rng=rng),
+    "paper_conv_net": lambda rng: paper_conv_net(2, 6, 4, rng),
+    "published_conv_net": lambda rng: published_conv_net(2, 6, 4, rng),
     "glow": lambda rng: mg.glow((4, 4, 1), steps=1, hidden=4, rng=rng),
+    "published_glow": lambda rng: mg.published_glow((4, 4, 1), 1, 1, 4, rng=rng),
+    "nice": lambda rng: mg.nice((4,), 2, 4, 2, rng=rng),
+    "realnvp": lambda rng: mg.realnvp((4, 4, 1), 2, 4, rng=rng),
 }
 
 
@@ -33,7 +54,8 @@ def test_a_start_follows_its_seed(name):
     assert one.keys() == same.keys()
     for key, value in one.items():
         np.testing.assert_array_equal(value, same[key])
-    drawn = [key for key, value in one.items() if np.unique(value).size > 2]
+    fixed = () if name in ("Shuffle", "InvConv1x1LU") else ("order", "sign")
+    drawn = [key for key, value in one.items() if np.unique(value).size > 2 and not key.endswith(fixed)]
     assert drawn, "something is drawn"
     for key in drawn:
         assert np.any(one[key] != other[key]), key
@@ -73,6 +95,54 @@ def test_reverse_reverses_and_shuffle_permutes():
     np.testing.assert_array_equal(shuffle.forward(x)[0][0], shuffle.constants["order"])
     assert sorted(shuffle.constants["order"]) == [0, 1, 2, 3]
     assert list(mg.Reverse(4).constants) == ["order"]
+
+
+def test_orders_that_are_not_drawn():
+    assert mg.Swap(4).constants["order"].tolist() == [2, 3, 0, 1]
+    assert mg.Swap(5).constants["order"].tolist() == [3, 4, 0, 1, 2]
+    assert mg.EvenOdd(5).constants["order"].tolist() == [0, 2, 4, 1, 3]
+    for order in [0, 0, 1], [1, 2], [[0, 1]]:
+        with pytest.raises(ValueError, match="expected an order that holds each channel once"):
+            mg.Permutation(order)
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_a_checkerboard_lets_one_colour_pass_and_changes_the_other_by_it(parity):
+    rng = np.random.default_rng(0)
+    net = moved(mg.OnBoard(conv_net(2, 5, 4, rng, np.float64), parity), 0)
+    layer = mg.Checkerboard(mg.AffineCoupling(net, mg.tanh_scale), parity)
+    x = rng.standard_normal((3, 4, 6, 2))
+    i, j = np.indices((4, 6))
+    passes = (i + j + parity) % 2 == 0
+    y, _, _ = layer.forward(x)
+    np.testing.assert_array_equal(y[:, passes], x[:, passes])
+    assert (y[:, ~passes] != x[:, ~passes]).all()
+    other = x.copy()
+    other[:, ~passes] = 0  # by Dinh et al. 2017, equation 9: the mask times x is all that the net sees
+    shift, raw = np.split(net.net.forward(other)[0], 2, axis=-1)
+    expected = np.where(passes[..., None], x, (x + shift) * np.exp(np.tanh(raw)))
+    np.testing.assert_allclose(y, expected, rtol=1e-12)
+
+
+def test_nice_is_couplings_of_even_and_odd_places_and_a_scaling():
+    flow = mg.nice((4, 4, 1), couplings=3, hidden=5, depth=2, rng=0)
+    kinds = [type(layer).__name__ for layer in flow.bijection.layers]
+    assert kinds == ["Flatten", "EvenOdd", "AdditiveCoupling", "Reverse", "AdditiveCoupling", "Reverse",
+                     "AdditiveCoupling", "Scaling"]
+    assert type(flow.base) is mg.StandardLogistic and len(mg.nice((4,), hidden=2).bijection.layers) == 10
+    log_det = flow.bijection.forward(np.ones((2, 4, 4, 1), np.float32))[1]
+    np.testing.assert_array_equal(log_det, 0)  # volume is kept by all but the scaling, which starts at 1
+
+
+def test_realnvp_alternates_masks_as_the_paper_has_it():
+    flow = mg.realnvp((8, 8, 1), 2, 4, rng=0)
+    couplings = [layer for layer in flow.bijection.steps.layers if not isinstance(layer, mg.ActNorm)]
+    assert [type(layer).__name__ for layer in couplings] == [
+        *3 * ["Checkerboard"], "Squeeze", *3 * ["AffineCoupling", "Swap"]]
+    assert [layer.parity for layer in couplings[:3]] == [0, 1, 0]
+    top = [layer for layer in flow.bijection.inner.layers if isinstance(layer, mg.Checkerboard)]
+    assert [layer.parity for layer in top] == [0, 1, 0, 1]
+    assert isinstance(top[0].inner.net.net.nets[1], Residual)
 
 
 def test_squeeze_puts_a_block_into_channels_as_its_docstring_says():

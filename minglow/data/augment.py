@@ -6,18 +6,20 @@ import numpy as np
 
 
 def random_shifts(images: np.ndarray, largest: float,
-                  rng: int | np.random.Generator | None = None) -> np.ndarray:
+                  rng: int | np.random.Generator | None = None, whole: bool = False) -> np.ndarray:
     """Shift each image, with probability 1/2, by its own part of `largest` pixels along either axis.
 
     images: (B, h, w, C) unsigned integers; the result is of the same kind. Values between pixels
     are interpolated linearly and rounded to integers; what comes in at the border is 0. Half of
-    the images stay as they are, since interpolation blurs, and a density learns that, too.
+    the images stay as they are, since interpolation blurs, and a density learns that, too; shifts
+    by `whole` pixels, rounded to the nearest, blur nothing.
     """
     rng = np.random.default_rng(rng)
     batch, height, width, _ = images.shape
     margin = int(np.ceil(largest))
     padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     offset = rng.uniform(-largest, largest, (2, batch, 1)) * rng.integers(2, size=(batch, 1))
+    offset = np.rint(offset) if whole else offset
     taps = np.arange(-margin, margin + 1)
     down, across = np.maximum(0, 1 - np.abs(taps - offset)).astype(np.float32)  # (B, taps) each
     shifted = np.zeros(images.shape, np.float32)

@@ -9,6 +9,7 @@ from minglow.layers.checkerboard import Checkerboard, OnBoard
 from minglow.layers.coupling import AdditiveCoupling, AffineCoupling
 from minglow.layers.invconv import InvConv1x1, InvConv1x1LU
 from minglow.layers.level import Flatten, Level
+from minglow.layers.logit import Logit
 from minglow.layers.permute import EvenOdd, Permutation, Reverse, Shuffle, Swap
 from minglow.layers.scale import exp_scale, sigmoid_scale, tanh_scale
 from minglow.layers.scaling import Scaling
@@ -16,6 +17,6 @@ from minglow.layers.squeeze import Squeeze
 
 __all__ = [
     "ActNorm", "AdditiveCoupling", "AffineCoupling", "Checkerboard", "EvenOdd", "Flatten",
-    "InvConv1x1", "InvConv1x1LU", "Level", "OnBoard", "Permutation", "Reverse", "Scaling", "Shuffle",
-    "Squeeze", "Swap", "exp_scale", "sigmoid_scale", "tanh_scale",
+    "InvConv1x1", "InvConv1x1LU", "Level", "Logit", "OnBoard", "Permutation", "Reverse", "Scaling",
+    "Shuffle", "Squeeze", "Swap", "exp_scale", "sigmoid_scale", "tanh_scale",
 ]

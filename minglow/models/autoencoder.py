@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from minglow.arrays import check_dtype, check_input
+from minglow.arrays import check_array, check_dtype
 from minglow.bijection import Module, Net
 from minglow.bits import dequantize
 from minglow.blas import for_products_of
@@ -78,7 +78,7 @@ class EncoderDecoder(Module):
         return self._checked(x, self.shape).reshape(len(x), -1)
 
     def _checked(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        check_input(self, x)
+        check_array(self, x)
         if x.shape[1:] != shape:
             expected = ", ".join(map(str, ("B", *shape)))
             raise ValueError(f"{self} expected an array of shape ({expected}), got {x.shape}")
@@ -158,8 +158,10 @@ def fit(model: EncoderDecoder, images: Images, *, steps: int = 2500, batch: int 
     rate   largest learning rate: up over the first twentieth of the steps, then down along a cosine
 
     The same arguments, model and machine give the same result. Raises ValueError for images of
-    another shape than the model's, FloatingPointError if training diverges.
+    another shape than the model's and for none, FloatingPointError if training diverges.
     """
+    if len(images.train) == 0:
+        raise ValueError("expected images to train on, got none")
     rng, optimizer, losses = np.random.default_rng(seed), Adam(model.flat), []
     for step in range(1, steps + 1):
         chosen = images.train[rng.integers(len(images.train), size=batch)]

@@ -21,6 +21,7 @@ from minglow.layers import (
     Flatten,
     InvConv1x1,
     Level,
+    Logit,
     Squeeze,
     exp_scale,
     sigmoid_scale,
@@ -47,7 +48,7 @@ def glow(shape: tuple[int, ...], levels: int | None = None, steps: int = 8, hidd
          coupling: Any = AffineCoupling, net: Callable[..., Net] | None = None,
          norm: Callable[..., Bijection] = ActNorm,
          prior: Callable[..., Bijection] | None = None, learned_prior: bool = True,
-         learned_top: bool = False, classes: int = 0,
+         learned_top: bool = False, classes: int = 0, logit: float = 0.0,
          reversible: bool = False, dtype: type = np.float32,
          rng: int | np.random.Generator | None = None) -> Flow:
     """Glow (Kingma & Dhariwal 2018, figure 2) for images (h, w, C) or vectors (C,).
@@ -69,6 +70,7 @@ def glow(shape: tuple[int, ...], levels: int | None = None, steps: int = 8, hidd
     learned_prior, learned_top   whether the latents that leave early, and those of the last level, have
                  a learned mean and scale, or are N(0, I)
     classes      of a class-conditional top prior (TopPrior); 0 for none
+    logit        margin of a Logit before all else; 0 for none
     reversible   recompute activations in the backward pass instead of keeping them
     dtype        np.float32 or np.float64
     rng          seed or Generator of the random start
@@ -89,20 +91,20 @@ def glow(shape: tuple[int, ...], levels: int | None = None, steps: int = 8, hidd
         conditioner = make_net(half, hidden, outputs * half, rng, dtype)
         return [norm(channels, dtype), permutation(channels, rng, dtype), coupling(conditioner)]
 
-    def level(shape: tuple[int, ...], remaining: int) -> tuple[Bijection, tuple[int, ...]]:
-        """This level with those above it, and the shape of the last."""
-        squeeze: list[Bijection] = []
+    def level(shape: tuple[int, ...], remaining: int, layers: list[Bijection],
+              ) -> tuple[Bijection, tuple[int, ...]]:
+        """This level, which begins with `layers`, with those above it, and the shape of the last."""
         if len(shape) == 3:
-            squeeze, shape = [Squeeze()], (shape[0] // 2, shape[1] // 2, 4 * shape[2])
-        layers = squeeze + [layer for _ in range(steps) for layer in flow_step(shape[-1])]
+            layers, shape = [*layers, Squeeze()], (shape[0] // 2, shape[1] // 2, 4 * shape[2])
+        layers += [layer for _ in range(steps) for layer in flow_step(shape[-1])]
         if remaining == 1:
             return chain(*layers, Flatten(shape)), shape
         if learned_prior:
             layers.append(make_prior(shape[-1], dtype))
-        inner, top = level((*shape[:-1], shape[-1] // 2), remaining - 1)
+        inner, top = level((*shape[:-1], shape[-1] // 2), remaining - 1, [])
         return Level(chain(*layers), inner, shape), top
 
-    bijection, top = level(tuple(shape), levels)
+    bijection, top = level(tuple(shape), levels, [Logit(logit)] if logit else [])
     if learned_top or classes:
         return Flow(bijection, TopPrior(prod(shape), top, classes, dtype))
     return Flow(bijection, StandardNormal((prod(shape),)))

@@ -18,6 +18,7 @@ from minglow.layers import (
     Checkerboard,
     Flatten,
     Level,
+    Logit,
     OnBoard,
     Squeeze,
     Swap,
@@ -31,7 +32,7 @@ CHECKERBOARD, CHANNELS, LAST = 3, 3, 4  # couplings of a level, and of the last 
 
 def realnvp(shape: tuple[int, int, int], levels: int = 2, hidden: int = 32, *,
             net: Callable[..., Net] = res_net,
-            scale: Scale = tanh_scale,
+            scale: Scale = tanh_scale, logit: float = 0.0,
             reversible: bool = False, dtype: type = np.float32,
             rng: int | np.random.Generator | None = None) -> Flow:
     """RealNVP (Dinh et al. 2017, sections 3.6 and 4.1) for images (h, w, C).
@@ -45,6 +46,7 @@ def realnvp(shape: tuple[int, int, int], levels: int = 2, hidden: int = 32, *,
     hidden       width of the conditioners
     net          res_net, or conv_net for a plain one: net(channels_in, hidden, channels_out, rng, dtype)
     scale        of the couplings: tanh_scale, the paper's but for its learned bound, or another
+    logit        margin of a Logit before all else, 0.05 in the paper; 0 for none
     reversible   recompute activations in the backward pass instead of keeping them
     dtype        np.float32 or np.float64
     rng          seed or Generator of the random start
@@ -75,13 +77,15 @@ def realnvp(shape: tuple[int, int, int], levels: int = 2, hidden: int = 32, *,
             layers += [ActNorm(channels, dtype), AffineCoupling(conditioner, scale), Swap(channels)]
         return layers
 
-    def level(shape: tuple[int, ...], remaining: int) -> Bijection:
+    def level(shape: tuple[int, ...], remaining: int, layers: list[Bijection]) -> Bijection:
+        """This level, which begins with `layers`, with those above it."""
         height, width, channels = shape
         if remaining == 1:
-            return chain(*on_checkerboard(channels, LAST), Flatten(shape))
+            return chain(*layers, *on_checkerboard(channels, LAST), Flatten(shape))
         squeezed = height // 2, width // 2, 4 * channels
-        layers = [*on_checkerboard(channels, CHECKERBOARD), Squeeze(), *on_channels(4 * channels)]
-        inner = level((*squeezed[:2], 2 * channels), remaining - 1)
+        layers += [*on_checkerboard(channels, CHECKERBOARD), Squeeze(), *on_channels(4 * channels)]
+        inner = level((*squeezed[:2], 2 * channels), remaining - 1, [])
         return Level(chain(*layers), inner, squeezed)
 
-    return Flow(level(tuple(shape), levels), StandardNormal((prod(shape),)))
+    first: list[Bijection] = [Logit(logit)] if logit else []
+    return Flow(level(tuple(shape), levels, first), StandardNormal((prod(shape),)))

@@ -53,7 +53,7 @@ class VAE(EncoderDecoder):
 
     def __reduce__(self) -> tuple:
         log_sigma = float(self.params["log_sigma"][0])
-        return VAE, (self.encoder, self.decoder, self.shape, self.latent, log_sigma, self.dtype)
+        return type(self), (self.encoder, self.decoder, self.shape, self.latent, log_sigma, self.dtype)
 
     def negative_elbo_and_grad(self, x: np.ndarray, rng: Rng = None) -> tuple[float, np.ndarray]:
         """The mean negative ELBO of a batch in nats, from one draw for each sample, and its
