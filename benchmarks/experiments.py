@@ -113,7 +113,7 @@ def photos(runs: dict[str, Any], folder: Path, faster: int) -> Iterator[tuple[st
     """The same flow and steps in 5 bits and in 8."""
     for bits in 5, 8:
         yield (f"{bits} bits",
-               partial(one, partial(data.photo_patches, 32, bits), photo_glow, 0, steps=6_000 // faster,
+               partial(one, partial(data.photo_patches, 32, bits), photo_glow, 0, steps=4_000 // faster,
                        batch=16, rate=0.003, decay=0.998, shift=0.0, flip=True,
                        keep=folder / f"photos-{bits}-bits.npz"))
 

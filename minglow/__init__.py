@@ -29,9 +29,11 @@ from minglow.layers import (
     sigmoid_scale,
     tanh_scale,
 )
+from minglow.models.autoencoder import autoencoder
 from minglow.models.glow import glow, published_glow
 from minglow.models.nice import nice
 from minglow.models.realnvp import realnvp
+from minglow.models.vae import vae
 from minglow.params import FlatParams
 from minglow.top_prior import TopPrior
 from minglow.version import __version__
@@ -66,6 +68,7 @@ __all__ = [
     "Swap",
     "TopPrior",
     "__version__",
+    "autoencoder",
     "bits_per_dim",
     "dequantize",
     "exp_scale",
@@ -78,4 +81,5 @@ __all__ = [
     "tanh_scale",
     "threads",
     "use",
+    "vae",
 ]
