@@ -43,13 +43,14 @@ def variables(get, levels, depth, lu):
             prior = zeros_variables(f"pool{i}", get, f"{steps}.{1 + 3 * depth}.net", 0)
             found |= {name: value if name.endswith("logs") else -value for name, value in prior.items()}
             path += ".inner"
-    mean, log_std = get("base.mean"), get("base.log_std")  # (classes or 1, channels), if learned
-    if get("base.weight") is not None:
-        found["y_emb/W"] = torch.cat([mean, log_std], 1)
-        found["classifier/W"], found["classifier/b"] = get("base.weight").T, get("base.bias")
-    elif mean is not None:
-        found["p/b"] = torch.cat([mean, log_std], 1)[0]
-    return found
+    if get("base.mean") is None:
+        return found
+    h = torch.cat([get("base.mean"), get("base.log_std")], 1)  # (classes or 1, 2 channels)
+    if get("base.weight") is None:  # minglow has the published top without kernel and logs, see below
+        return found | {"p/W": h.new_zeros(3, 3, h.shape[1] + 1, h.shape[1]), "p/b": h[0],
+                        "p/logs": h.new_zeros(h.shape[1])}
+    return found | linear_variables("y_emb", h, 0 * h[0]) | linear_variables(
+        "classifier", get("base.weight").T, get("base.bias"))
 
 
 def actnorm_variables(name, get, path):
@@ -62,6 +63,11 @@ def zeros_variables(name, get, net, first):
     return {f"{name}/W": with_border(kernel, get(f"{net}.{first + 1}.bias")),
             f"{name}/b": get(f"{net}.{first + 2}.shift"),
             f"{name}/logs": get(f"{net}.{first + 2}.log_scale")}
+
+
+def linear_variables(name, weight, bias):
+    """A zero-start linear map, whose scale stays at 1."""
+    return {f"{name}/W": weight, f"{name}/b": bias, f"{name}/logs": torch.zeros_like(bias)}
 
 
 def with_border(kernel, border):
@@ -110,6 +116,9 @@ class Published:
     def conv_zeros(self, name, x):
         return (conv(x, self.v[f"{name}/W"]) + self.v[f"{name}/b"]) * torch.exp(self.log_scale(name))
 
+    def linear_zeros(self, name, x):
+        return (x @ self.v[f"{name}/W"] + self.v[f"{name}/b"]) * torch.exp(self.log_scale(name))
+
     def f(self, name, x):
         h = relu(self.actnorm(f"{name}/l_1/actnorm", conv(x, self.v[f"{name}/l_1/W"])))
         h = relu(self.actnorm(f"{name}/l_2/actnorm", conv(h, self.v[f"{name}/l_2/W"])))
@@ -124,7 +133,7 @@ class Published:
                                         ("P", "L", "U", "log_S", "sign_S"))
         lower = lower.tril(-1) + torch.eye(len(p), dtype=p.dtype)
         upper = upper.triu(1) + torch.diag(sign * torch.exp(log_s))
-        return (p @ lower @ upper).T, log_s.sum()  # as equation 10 has it: W z
+        return (p @ lower @ upper).T, log_s.sum()  # W z, as equation 10 has it; published: z W
 
     def scale_and_shift(self, name, z1):
         h = self.f(name, z1)
@@ -176,11 +185,11 @@ class Published:
     def prior(self, shape, labels):
         """Of the top's latents: the first half of h is the mean, the second its log deviation."""
         h = torch.zeros(len(labels), shape[1], shape[2], 2 * shape[3], dtype=torch.float64)
-        if "p/b" in self.v:
-            h = h + self.v["p/b"]
+        if "p/W" in self.v:
+            h = self.conv_zeros("p", h)
         if "y_emb/W" in self.v:
             one_hot = torch.eye(len(self.v["y_emb/W"]), dtype=h.dtype)[labels]
-            h = h + (one_hot @ self.v["y_emb/W"])[:, None, None]
+            h = h + self.linear_zeros("y_emb", one_hot)[:, None, None]
         return h.chunk(2, 3)
 
     def log_prob(self, x, labels):
@@ -189,7 +198,7 @@ class Published:
 
     def logits(self, top):
         """Of the classes, from the top's latents."""
-        return top.mean((1, 2)) @ self.v["classifier/W"] + self.v["classifier/b"]
+        return self.linear_zeros("classifier", top.mean((1, 2)))
 
     def decode(self, noise, labels, temperature):
         """Images from standard normal noise, one array for each level, all of it made cooler."""

@@ -101,7 +101,8 @@ def test_every_word_builds_a_flow_that_comes_back(options, tmp_path, capsys):
 
 @pytest.mark.parametrize("options", [
     ["--model", "nice", "--base", "normal"], ["--model", "realnvp", "--net", "plain"],
-    ["--model", "realnvp", "--reversible"], ["--model", "published", "--learned-top"],
+    ["--model", "realnvp", "--reversible"],
+    ["--model", "published", "--learned-top", "--optimizer", "published-adamax"],
     ["--model", "published", "--coupling", "additive", "--optimizer", "adamax"],
     ["--no-learned-prior", "-L", "2", "--dequantize", "none"],
     ["--dequantize", "variational", "--flip"]],
@@ -268,7 +269,8 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == "minglow info: interrupted\n"
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "interpolate", "info", "check"])
+@pytest.mark.parametrize(
+    "command", ["train", "sample", "evaluate", "interpolate", "info", "export", "check"])
 def test_every_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as exit:
         main([command, "--help"])

@@ -119,8 +119,9 @@ def published_glow(shape: tuple[int, ...], levels: int = 3, steps: int = 32, hid
 
     Actnorm's log scales count three times; convolutions see where the border is; a coupling's scale
     is sigmoid(raw + 2) without a floor; its shift and raw stand in alternating channels, as the
-    split prior's -mean and -log_std do. docs/paper-and-code.md lists every difference. Arguments as
-    glow's, but for `additive` couplings.
+    split prior's -mean and -log_std do. docs/paper-and-code.md lists every difference, and the one that
+    is left: a learned top is the same at the border here. Arguments as glow's, but for `additive`
+    couplings.
     """
     bounded_by_nothing = partial(AffineCoupling, scale=partial(sigmoid_scale, floor=0.0))
     return glow(
