@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 import minglow
 from minglow import data, runs
 from minglow.dequantizers import Dequantizer
+from minglow.diagnosis import Invertibility, invertibility
 from minglow.flow import Flow
 from minglow.saved import WEIGHTS, beside, load_dequantizer, load_flow
 from minglow.train import evaluate, labels_for
@@ -88,9 +89,10 @@ def run_interpolate(args: argparse.Namespace) -> None:
 
 
 def run_info(args: argparse.Namespace) -> None:
-    """Print what a checkpoint holds."""
+    """Print what a checkpoint holds, and how invertible it is."""
     flow, recipe = load_flow(args.checkpoint)
     say(**recipe, parameters=flow.flat.value.size)
+    say(**monitored(invertibility(flow, np.clip(flow.sample(16, rng=0), -0.5, 0.5))))
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -105,6 +107,14 @@ def run_export(args: argparse.Namespace) -> None:
         raise ValueError(f"expected a file that ends in {WEIGHTS}, got {out}")
     export_safetensors(flow, out, recipe)
     say(weights=out)
+
+
+def monitored(found: Invertibility) -> dict[str, str]:
+    """How invertible a flow is, as facts to print."""
+    facts = {"condition_number": f"{found.condition:.1f}", "of": found.worst_weight,
+             "smallest_scale": f"{found.scale:.1e}", "in": found.worst_coupling,
+             "round_trip_error": f"{found.round_trip:.1e}"}
+    return facts | ({"warning": found.warning()} if found.warning() else {})
 
 
 def report_quality(flow: Flow, images: data.Images, dequantizer: Dequantizer) -> None:

@@ -17,6 +17,7 @@ from minglow.archive import replacing
 from minglow.bits import dequantize, quantize
 from minglow.data import Images
 from minglow.dequantizers import Dequantizer
+from minglow.diagnosis import invertibility
 from minglow.flow import Flow
 from minglow.inference import interpolate
 from minglow.state import State
@@ -51,7 +52,7 @@ class Recorder:
     after `done` steps keeps their lines, drops any after them, and counts the seconds on.
     """
 
-    def __init__(self, folder: Path, steps: int, done: int = 0, stream: TextIO | None = None) -> None:
+    def __init__(self, folder: Path, steps: int, stream: TextIO | None = None, done: int = 0) -> None:
         self.stream = stream or sys.stderr
         self.curve: list[tuple[int, float, float]] = []  # step, mean training bits, held-out bits
         self.since: list[float] = []  # training bits since the last evaluation
@@ -111,12 +112,16 @@ class Recorder:
 
 
 class Keeper:
-    """Keeps the best model of a run, and where its training stands."""
+    """Keeps the best model of a run, and where its training stands; warns while it still can.
+
+    some: integer images (B, h, w, C), around which the flow has to stay invertible.
+    """
 
     def __init__(self, folder: Path, flow: Flow, dequantizer: Dequantizer, recipe: dict[str, Any],
-                 recorder: Recorder) -> None:
+                 recorder: Recorder, some: np.ndarray) -> None:
         self.folder, self.flow, self.dequantizer = folder, flow, dequantizer
         self.recipe, self.recorder = recipe, recorder
+        self.x = dequantize(some, dequantizer.levels, 0, flow.dtype)
 
     def __call__(self, state: State, best: bool) -> None:
         """Write the metrics, the model if it is the best so far, and the state, in this order: what the
@@ -127,6 +132,9 @@ class Keeper:
                 checkpoint.save(self.folder / CHECKPOINT, self.flow, self.recipe,
                                 {"dequantizer": self.dequantizer.flat.value})
         checkpoint.save(self.folder / LAST, self.flow, self.recipe, state.arrays(), state.facts())
+        warning = invertibility(self.flow, self.x).warning()
+        if warning:
+            self.recorder.bar.write(f"step={state.step} warning={warning}", file=self.recorder.stream)
 
 
 def pictures(folder: Path, flow: Flow, images: Images, curve: list[tuple[int, float, float]],

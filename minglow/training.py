@@ -38,8 +38,8 @@ def learn(folder: Path, recipe: dict[str, Any], images: data.Images,
         checkpoint.restore(last, flow)
         done = last.facts["step"]
     say(run=folder, parameters=flow.flat.value.size, images=len(images.train), backend=kernels.current())
-    with runs.Recorder(folder, options["steps"], done) as recorder, asked_to_stop() as stop:
-        keeper = runs.Keeper(folder, flow, dequantizer, recipe, recorder)
+    with runs.Recorder(folder, options["steps"], done=done) as recorder, asked_to_stop() as stop:
+        keeper = runs.Keeper(folder, flow, dequantizer, recipe, recorder, images.held_out[:16])
         optimizer = OPTIMIZERS[options.pop("optimizer")]
         train(flow, images, dequantizer=dequantizer, optimizer=optimizer, resume=last, report=recorder,
               keep=keeper, stop=stop, **options)

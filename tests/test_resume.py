@@ -121,19 +121,20 @@ def test_the_command_goes_on_after_a_signal(tmp_path, monkeypatch, capsys):
 
 
 def test_the_best_model_is_kept_and_not_the_last(tmp_path):
-    flow = mg.glow((4, 4, 1), 1, 1, 4, rng=0)
+    flow = mg.glow((4, 4, 1), 1, 1, 4, permutation=mg.Shuffle, rng=0)
     (tmp_path / "run").mkdir()
     with runs.Recorder(tmp_path / "run", 3, stream=io.StringIO()) as recorder:
         dequantizer = mg.dequantizers.UniformDequantizer(17)
-        keeper = runs.Keeper(tmp_path / "run", flow, dequantizer, {}, recorder)
+        keeper = runs.Keeper(tmp_path / "run", flow, dequantizer, {}, recorder, images().train[:4])
         state = State(flow, dequantizer, Adamax, 0.9, 0)
-        for value, best in ((1.0, True), (2.0, False)):
+        for value, best in ((0.01, True), (0.02, False)):
             state.learners["flow"].average.average[...] = value
             flow.flat.value[...] = 10 * value
             keeper(state, best)
     model, last = (checkpoint.read(tmp_path / "run" / name) for name in (runs.CHECKPOINT, runs.LAST))
-    assert (model.arrays["parameters"] == 1.0).all() and (last.arrays["parameters"] == 20.0).all()
-    assert (flow.flat.value == 20.0).all()
+    assert (model.arrays["parameters"] == np.float32(0.01)).all()
+    np.testing.assert_allclose(last.arrays["parameters"], 0.2)
+    np.testing.assert_array_equal(last.arrays["parameters"], flow.flat.value)
 
 
 @pytest.mark.parametrize("number", range(60))
@@ -314,3 +315,18 @@ def test_the_monitor_sees_each_danger_before_it_breaks():
     assert flow.reconstruction_error(x) < 0.1
     assert found._replace(scale=1.0, round_trip=2e-3).warning().startswith("forward and inverse differ")
     assert found._replace(scale=1.0, condition=float("nan")).warning()
+
+
+def test_training_and_info_warn(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["train", "-K", "1", "-L", "1", "--hidden", "4", "--steps", "2", "--name", "a"]
+    assert cli.main(command) == 0
+    assert "warning" not in capsys.readouterr().err
+    monkeypatch.setattr("minglow.diagnosis.ROUND_TRIP", 0.0)
+    assert cli.main([*command[:-1], "b"]) == 0
+    assert "step=2 warning=forward and inverse differ by" in capsys.readouterr().err
+    assert cli.main(["info", "runs/b"]) == 0
+    said = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+    assert float(said["condition_number"]) < 2 and said["of"] == "InvConv1x1 at bijection.2"
+    assert 0.5 < float(said["smallest_scale"]) < 1 and said["in"] == "AffineCoupling at bijection.3"
+    assert said["warning"].startswith("forward and inverse differ by ")
