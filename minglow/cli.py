@@ -64,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--steps", type=positive, default=2500, help="training steps (2500)")
     sub.add_argument("--batch", type=positive, default=64, help="images in a step (64)")
     sub.add_argument("--rate", type=amount, help="largest learning rate (glow and realnvp 0.01)")
+    sub.add_argument("--evaluate-every", type=positive, default=100, metavar="STEPS",
+                     help="steps between evaluations, which save the run, too (100)")
     sub.add_argument("--optimizer", choices=OPTIMIZERS, default="adam",
                      help="Glow's published code has an adamax of its own (adam)")
     sub.add_argument("--decay", type=amount, default=0.999, help="of the parameters' average (0.999)")

@@ -77,4 +77,4 @@ def training_of(args: argparse.Namespace) -> dict[str, Any]:
     rate = DEFAULTS[args.model]["rate"] if args.rate is None else args.rate
     return {"steps": args.steps, "batch": args.batch, "rate": rate, "decay": args.decay, "shift": shift,
             "whole": args.whole, "flip": args.flip, "classification": args.classification,
-            "optimizer": args.optimizer, "seed": args.seed}
+            "optimizer": args.optimizer, "seed": args.seed, "evaluate_every": args.evaluate_every}
