@@ -21,7 +21,8 @@ from benchmarks.subject import Size
 from minglow import data
 from minglow.data.augment import random_shifts
 from minglow.optim import Adam, PolyakAverage, clip_norm
-from minglow.train import evaluate, random_batches
+from minglow.state import take
+from minglow.train import evaluate
 
 SIZE = Size((8, 8, 1), levels=2, steps=12, hidden=32, batch=64)
 RATES = {"minglow": (0.01,), "normflows": (0.01, 0.003, 0.001)}
@@ -64,8 +65,10 @@ def clocked(step: Callable[[float], object], held_out: Callable[[], float], limi
 def batches_of(seed: int) -> Iterator[np.ndarray]:
     """Shifted and dequantized batches of the training images."""
     images, rng = data.digits(), np.random.default_rng(seed)
-    for batch, _ in random_batches(images.train, None, SIZE.batch, rng):
-        yield minglow.dequantize(random_shifts(batch, 1.0, rng), images.levels, rng)
+    waiting = np.empty(0, int)
+    while True:
+        chosen, waiting = take(waiting, len(images.train), SIZE.batch, rng)
+        yield minglow.dequantize(random_shifts(images.train[chosen], 1.0, rng), images.levels, rng)
 
 
 def train_minglow(seed: int, limit: float, rate: float) -> Iterator[tuple[float, float]]:

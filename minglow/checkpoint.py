@@ -1,30 +1,25 @@
-"""Save a flow's or a dequantizer's parameters to one file, and load them: atomic, verified, no pickle.
+"""Save what training changes to one file, and load it: atomic, verified, no pickle. Floor 2.
 
-Floor 2.
-A checkpoint is an uncompressed .npz: `parameters` (P,), each of the flow's constants, and
-`manifest`, JSON in bytes: the format's version, minglow's, the recipe that the flow was built
-by, every array's name, shape, dtype and SHA-256, and where each parameter lies in the vector.
+A checkpoint is an archive (archive.py) of `parameters` (P,), each constant of the flow, whatever else
+was given to be kept, and a manifest: the format's version, minglow's, the recipe that the flow was built
+by, where each parameter lies in the vector, and whatever facts were given.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from minglow import archive
 from minglow.dequantizers import Dequantizer
 from minglow.flow import Flow
 from minglow.version import __version__
 
-FORMAT = 1
+FORMAT = 2
+OLDER = (1,)  # read, too: they hold no state of training
 
 Saved = Flow | Dequantizer
 
@@ -34,68 +29,44 @@ class CheckpointError(ValueError):
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds: the recipe, and arrays by name."""
+    """What a file holds: the recipe, arrays by name, and facts of training."""
 
     path: Path
     recipe: dict[str, Any]
     arrays: dict[str, np.ndarray]
     parameters: dict[str, list[int]]  # name -> shape, in the order of the vector
+    facts: dict[str, Any]
 
 
-def save(path: str | Path, flow: Saved, recipe: dict[str, Any]) -> None:
+def save(path: str | Path, flow: Saved, recipe: dict[str, Any],
+         arrays: dict[str, np.ndarray] | None = None, facts: dict[str, Any] | None = None) -> None:
     """Write the flow to `path`; whatever stood there stays whole until the new file is.
 
-    recipe: whatever JSON can say that the flow can be built from again.
+    recipe: whatever JSON can say that the flow can be built from again. arrays, facts: what else is to
+    be kept, under names that the flow's own arrays don't have.
     """
-    path, arrays = Path(path), _arrays(flow)
-    manifest = {
-        "format": FORMAT,
-        "minglow": __version__,
-        "recipe": recipe,
-        "arrays": {name: _description(array) for name, array in arrays.items()},
+    archive.write(Path(path), _arrays(flow) | (arrays or {}), {
+        "format": FORMAT, "minglow": __version__, "recipe": recipe, "facts": facts or {},
         "parameters": {name: list(shape) for name, (_, shape) in flow.flat.where.items()},
-    }
-    arrays["manifest"] = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
-    with replacing(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes its name once it is whole and on the disk, or never."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    })
 
 
 def read(path: str | Path) -> Checkpoint:
     """Read and verify a checkpoint. Raises CheckpointError that says what is wrong with which file."""
     path = Path(path)
     check_file(path)
-    content = path.read_bytes()
-    if not content.startswith(b"PK\x03\x04"):
-        raise CheckpointError(f"{path}: not a minglow checkpoint")
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        manifest = json.loads(arrays.pop("manifest").tobytes())
-        version, expected = manifest["format"], manifest["arrays"]
-        recipe, parameters = manifest["recipe"], manifest["parameters"]
-    except Exception as error:  # damaged archives raise half a dozen kinds of exception
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise CheckpointError(f"{path}: not a minglow checkpoint, or damaged ({reason})") from None
-    if version != FORMAT:
-        raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, got {version}")
-    if expected != {name: _description(array) for name, array in arrays.items()}:
-        raise CheckpointError(f"{path}: damaged, its arrays differ from its manifest")
-    return Checkpoint(path, recipe, arrays, parameters)
+        arrays, manifest = archive.read(path)
+        version = manifest["format"]
+        if version != FORMAT and version not in OLDER:
+            raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, got {version!r}: "
+                                  "another version of minglow wrote it")
+        return Checkpoint(path, dict(manifest["recipe"]), arrays, dict(manifest["parameters"]),
+                          dict(manifest.get("facts", {})))
+    except archive.ArchiveError as error:
+        raise CheckpointError(f"{path}: not a minglow checkpoint, or damaged: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a minglow checkpoint, its manifest lacks {error}") from None
 
 
 def check_file(path: Path) -> None:
@@ -136,8 +107,3 @@ def _arrays(flow: Saved) -> dict[str, np.ndarray]:
         for name, array in module.constants.items()
     }
     return {"parameters": flow.flat.value, **constants}
-
-
-def _description(array: np.ndarray) -> list[Any]:
-    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-    return [list(array.shape), array.dtype.str, digest]

@@ -23,10 +23,11 @@ from minglow.commands import (
     run_info,
     run_interpolate,
     run_sample,
-    run_train,
 )
 from minglow.options import add_model, amount, natural, positive
 from minglow.recipes import OPTIMIZERS
+from minglow.train import Interrupted
+from minglow.training import run_train
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--steps", type=positive, default=2500, help="training steps (2500)")
     sub.add_argument("--batch", type=positive, default=64, help="images in a step (64)")
     sub.add_argument("--rate", type=amount, help="largest learning rate (glow and realnvp 0.01)")
+    sub.add_argument("--evaluate-every", type=positive, default=100, metavar="STEPS",
+                     help="steps between evaluations, which save the run, too (100)")
     sub.add_argument("--optimizer", choices=OPTIMIZERS, default="adam",
                      help="Glow's published code has an adamax of its own (adam)")
     sub.add_argument("--decay", type=amount, default=0.999, help="of the parameters' average (0.999)")
@@ -71,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--whole", action="store_true", help="shift by whole pixels only: without blur")
     sub.add_argument("--flip", action="store_true", help="mirror half of the training images")
     sub.add_argument("--runs", default="runs", help="folder of all runs (runs)")
+    sub.add_argument("--resume", type=Path, metavar="RUN",
+                     help="go on with a run that was interrupted, all else being as it was")
     sub.add_argument("--name", help="folder of this run; by default the data's name and a number")
 
     sub = command("sample", run_sample, "minglow sample runs/digits-1 -n 64 --temperature 0.8")
@@ -141,6 +146,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
         print(f"minglow {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except Interrupted as interruption:
+        print(f"minglow {args.command}: {interruption}; `minglow train --resume RUN` goes on",
+              file=sys.stderr)
+        return 128 + interruption.signal
     except KeyboardInterrupt:
         print(f"minglow {args.command}: interrupted", file=sys.stderr)
         return 130

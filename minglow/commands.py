@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import minglow
-from minglow import data, kernels, runs
+from minglow import data, runs
 from minglow.dequantizers import Dequantizer
+from minglow.diagnosis import Invertibility, invertibility
 from minglow.flow import Flow
-from minglow.recipes import DEFAULTS, OPTIMIZERS, build, build_dequantizer
 from minglow.saved import WEIGHTS, beside, load_dequantizer, load_flow
-from minglow.train import evaluate, labels_for, train
+from minglow.train import evaluate, labels_for
 from minglow.weights import export_safetensors
 
 PACKAGED = {"digits": data.digits, "mnist5k": data.mnist5k, "photos": data.photo_patches}
@@ -39,13 +39,14 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
     return {key: getattr(args, key) for key in ("grey_levels", "bits", "size", "grey")}
 
 
-def data_for(args: argparse.Namespace, recipe: dict[str, Any]) -> data.Images:
+def data_for(recipe: dict[str, Any], args: argparse.Namespace | None = None) -> data.Images:
     """The images that were asked for, or those that the model was trained on, read in the same way."""
-    name = args.data or recipe["data"]
-    if not args.data and name not in PACKAGED and not Path(name).exists():
+    asked, said = (args.data, reading(args)) if args else (None, {})
+    name = asked or recipe["data"]
+    if not asked and name not in PACKAGED and not Path(name).exists():
         raise ValueError(f"{name}, which the model was trained on, is not there: name it by --data")
     before = recipe.get("reading", {"grey_levels": recipe["grey_levels"]})
-    images = load_data(name, **before | {key: said for key, said in reading(args).items() if said})
+    images = load_data(name, **before | {key: value for key, value in said.items() if value})
     if list(images.held_out.shape[1:]) != recipe["shape"]:
         raise ValueError(f"expected images of the model's shape {tuple(recipe['shape'])}, "
                          f"got {images.held_out.shape[1:]} in {name}")
@@ -55,50 +56,10 @@ def data_for(args: argparse.Namespace, recipe: dict[str, Any]) -> data.Images:
     return images
 
 
-def run_train(args: argparse.Namespace) -> None:
-    """Train a flow and write runs/<name>/."""
-    images = load_data(args.data, **reading(args))
-    recipe = recipe_of(args, images)
-    flow, dequantizer = build(recipe), build_dequantizer(recipe)
-    shift = float(args.data == "digits") if args.shift is None else args.shift
-    rate = DEFAULTS[args.model]["rate"] if args.rate is None else args.rate
-    folder = runs.new_folder(args.runs, args.name, Path(args.data).stem)
-    say(run=folder, parameters=flow.flat.value.size, images=len(images.train), backend=kernels.current())
-    with runs.Recorder(folder, args.steps) as recorder:
-        train(flow, images, steps=args.steps, batch=args.batch, rate=rate, decay=args.decay, shift=shift,
-              whole=args.whole, flip=args.flip, classification=args.classification,
-              dequantizer=dequantizer, optimizer=OPTIMIZERS[args.optimizer], seed=args.seed,
-              report=recorder)
-    runs.finish(folder, flow, images, recorder.curve, recipe, dequantizer)
-    report_quality(flow, images, dequantizer)
-    say(pictures=", ".join(sorted(str(path) for path in folder.glob("*.png"))))
-
-
-def recipe_of(args: argparse.Namespace, images: data.Images) -> dict[str, Any]:
-    """All that a flow is built from, as JSON can say it."""
-    defaults = DEFAULTS[args.model]
-    classes = 0
-    if args.conditional:
-        if images.train_labels is None:
-            raise ValueError(f"expected labelled images for --conditional, got none in {args.data}")
-        classes = int(images.train_labels.max()) + 1
-    read_as = 256 if args.bits else images.levels  # before bits are taken away
-    return {
-        "model": args.model, "shape": list(images.train.shape[1:]),
-        "levels": args.levels or defaults["levels"], "steps": args.flow_steps or defaults["steps"],
-        "hidden": args.hidden or defaults["hidden"], "permutation": args.permutation,
-        "coupling": args.coupling, "net": args.net, "base": args.base,
-        "learned_prior": not args.no_learned_prior, "learned_top": args.learned_top,
-        "classes": classes, "logit": args.logit, "dequantize": args.dequantize,
-        "reversible": args.reversible, "dtype": args.dtype, "seed": args.seed, "data": args.data,
-        "grey_levels": images.levels, "reading": reading(args) | {"grey_levels": read_as},
-    }
-
-
 def run_evaluate(args: argparse.Namespace) -> None:
     """Print held-out bits per dimension and the round-trip error."""
     flow, recipe = load_flow(args.checkpoint)
-    images = data_for(args, recipe)
+    images = data_for(recipe, args)
     report_quality(flow, images, load_dequantizer(args.checkpoint, recipe))
 
 
@@ -119,7 +80,7 @@ def run_sample(args: argparse.Namespace) -> None:
 def run_interpolate(args: argparse.Namespace) -> None:
     """Draw images between pairs of held-out ones."""
     flow, recipe = load_flow(args.checkpoint)
-    images = data_for(args, recipe)
+    images = data_for(recipe, args)
     order = np.random.default_rng(args.seed).permutation(len(images.held_out))
     held_out = images.held_out[order]
     figure = runs.interpolation_strip(flow, held_out, images.levels, args.pairs, args.frames)
@@ -128,9 +89,10 @@ def run_interpolate(args: argparse.Namespace) -> None:
 
 
 def run_info(args: argparse.Namespace) -> None:
-    """Print what a checkpoint holds."""
+    """Print what a checkpoint holds, and how invertible it is."""
     flow, recipe = load_flow(args.checkpoint)
     say(**recipe, parameters=flow.flat.value.size)
+    say(**monitored(invertibility(flow, np.clip(flow.sample(16, rng=0), -0.5, 0.5))))
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -145,6 +107,14 @@ def run_export(args: argparse.Namespace) -> None:
         raise ValueError(f"expected a file that ends in {WEIGHTS}, got {out}")
     export_safetensors(flow, out, recipe)
     say(weights=out)
+
+
+def monitored(found: Invertibility) -> dict[str, str]:
+    """How invertible a flow is, as facts to print."""
+    facts = {"condition_number": f"{found.condition:.1f}", "of": found.worst_weight,
+             "smallest_scale": f"{found.scale:.1e}", "in": found.worst_coupling,
+             "round_trip_error": f"{found.round_trip:.1e}"}
+    return facts | ({"warning": found.warning()} if found.warning() else {})
 
 
 def report_quality(flow: Flow, images: data.Images, dequantizer: Dequantizer) -> None:

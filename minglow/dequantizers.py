@@ -121,6 +121,8 @@ class VariationalDequantizer(Module):
         log_slope = StandardLogistic(v.shape[1:]).log_prob(v)  # log u (1 - u), summed
         log_q = StandardNormal(e.shape[1:]).log_prob(e) - log_det - log_slope
         log_q -= dtype(u[0].size * log(NEARLY_UNIFORM))
+        if not np.isfinite(log_q).all():
+            raise FloatingPointError(f"{self} has diverged: its noise or its density is NaN or inf")
         x = (images.astype(dtype) + u) / dtype(self.levels) - dtype(0.5)
         return x, log_q, (u, cache)
 

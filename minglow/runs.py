@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -12,14 +13,19 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from minglow import checkpoint, plots
+from minglow.archive import replacing
 from minglow.bits import dequantize, quantize
 from minglow.data import Images
 from minglow.dequantizers import Dequantizer
+from minglow.diagnosis import invertibility
 from minglow.flow import Flow
 from minglow.inference import interpolate
+from minglow.state import State
 from minglow.train import Progress
 
-CHECKPOINT, DEQUANTIZER = "model.npz", "dequantizer.npz"
+CHECKPOINT = "model.npz"  # the best so far, and its dequantizer if that learns
+LAST = "last.npz"  # where training stands
+METRICS = "metrics.csv"
 MOST_IMAGES = 10_000  # on one sheet
 TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 
@@ -42,17 +48,28 @@ def new_folder(parent: str | Path, name: str | None, stem: str) -> Path:
 class Recorder:
     """Shows where training stands, and keeps it in metrics.csv; one call a step.
 
-    On a terminal a progress bar; elsewhere a key=value line for every evaluation.
+    On a terminal a progress bar; elsewhere a key=value line for every evaluation. A run that goes on
+    after `done` steps keeps their lines, drops any after them, and counts the seconds on.
     """
 
-    def __init__(self, folder: Path, steps: int, stream: TextIO | None = None) -> None:
+    def __init__(self, folder: Path, steps: int, stream: TextIO | None = None, done: int = 0) -> None:
         self.stream = stream or sys.stderr
         self.curve: list[tuple[int, float, float]] = []  # step, mean training bits, held-out bits
         self.since: list[float] = []  # training bits since the last evaluation
-        self.start = perf_counter()
-        self.file = (folder / "metrics.csv").open("w", encoding="utf-8")
-        self.file.write(",".join((*Progress._fields, "seconds")) + "\n")
-        self.bar = tqdm(total=steps, unit="step", file=self.stream, dynamic_ncols=True,
+        path = folder / METRICS
+        lines = path.read_text(encoding="utf-8").splitlines()[1:done + 1] if done else []
+        if len(lines) < done:
+            raise ValueError(f"{path}: expected a line for each of {done} steps, got {len(lines)}")
+        with replacing(path) as file:
+            header = ",".join((*Progress._fields, "seconds"))
+            file.write("".join(f"{line}\n" for line in [header, *lines]).encode())
+        for line in lines:
+            step, bits, _, held_out_bits, seconds = line.split(",")
+            self._remember(int(step), float(bits), float(held_out_bits) if held_out_bits else None)
+        self.start = perf_counter() - (float(seconds) if lines else 0.0)
+        self.first, self.began = done, perf_counter()
+        self.file = path.open("a", encoding="utf-8")
+        self.bar = tqdm(total=steps, initial=done, unit="step", file=self.stream, dynamic_ncols=True,
                         disable=not self.stream.isatty())
 
     def __call__(self, progress: Progress) -> None:
@@ -60,12 +77,19 @@ class Recorder:
         seconds = perf_counter() - self.start
         fields = ("" if value is None else f"{value:.6g}" for value in (*progress, seconds))
         self.file.write(",".join(fields) + "\n")
-        self.since.append(progress.bits)
-        if progress.held_out_bits is not None:
-            self.curve.append((progress.step, sum(self.since) / len(self.since), progress.held_out_bits))
-            self.since.clear()
-            self.file.flush()
+        self._remember(progress.step, progress.bits, progress.held_out_bits)
         self._show(progress, seconds)
+
+    def flush(self) -> None:
+        """Put what was taken in onto the disk: a checkpoint must not be ahead of its metrics."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def _remember(self, step: int, bits: float, held_out_bits: float | None) -> None:
+        self.since.append(bits)
+        if held_out_bits is not None:
+            self.curve.append((step, sum(self.since) / len(self.since), held_out_bits))
+            self.since.clear()
 
     def _show(self, progress: Progress, seconds: float) -> None:
         if not self.bar.disable:
@@ -74,7 +98,8 @@ class Recorder:
             self.bar.update()
         elif progress.held_out_bits is not None:
             step, bits, held_out_bits = self.curve[-1]
-            left = seconds / step * (self.bar.total - step)
+            pace = (perf_counter() - self.began) / (step - self.first)
+            left = pace * (self.bar.total - step)
             print(f"step={step} bits_per_dim={bits:.3f} held_out={held_out_bits:.3f} "
                   f"seconds={seconds:.1f} left={left:.0f}", file=self.stream, flush=True)
 
@@ -86,13 +111,35 @@ class Recorder:
         self.bar.close()
 
 
-def finish(folder: Path, flow: Flow, images: Images, curve: list[tuple[int, float, float]],
-           recipe: dict[str, Any], dequantizer: Dequantizer) -> None:
-    """Write the checkpoint and the pictures of a run that is done."""
-    checkpoint.save(folder / CHECKPOINT, flow, recipe)
-    if dequantizer.flat.value.size:
-        checkpoint.save(folder / DEQUANTIZER, dequantizer, recipe)
-    seed = recipe["seed"]
+class Keeper:
+    """Keeps the best model of a run, and where its training stands; warns while it still can.
+
+    some: integer images (B, h, w, C), around which the flow has to stay invertible.
+    """
+
+    def __init__(self, folder: Path, flow: Flow, dequantizer: Dequantizer, recipe: dict[str, Any],
+                 recorder: Recorder, some: np.ndarray) -> None:
+        self.folder, self.flow, self.dequantizer = folder, flow, dequantizer
+        self.recipe, self.recorder = recipe, recorder
+        self.x = dequantize(some, dequantizer.levels, 0, flow.dtype)
+
+    def __call__(self, state: State, best: bool) -> None:
+        """Write the metrics, the model if it is the best so far, and the state, in this order: what the
+        state counts as done is on the disk before it."""
+        self.recorder.flush()
+        if best:
+            with state.averaged():
+                checkpoint.save(self.folder / CHECKPOINT, self.flow, self.recipe,
+                                {"dequantizer": self.dequantizer.flat.value})
+        checkpoint.save(self.folder / LAST, self.flow, self.recipe, state.arrays(), state.facts())
+        warning = invertibility(self.flow, self.x).warning()
+        if warning:
+            self.recorder.bar.write(f"step={state.step} warning={warning}", file=self.recorder.stream)
+
+
+def pictures(folder: Path, flow: Flow, images: Images, curve: list[tuple[int, float, float]],
+             seed: int) -> None:
+    """Draw the pictures of a run that is done."""
     figures = {
         "curves.png": plots.training_curves(curve, images.levels),
         "samples.png": sample_sheet(flow, 80, 0.8, seed, images.levels),

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minglow import checkpoint, runs
 from minglow.dequantizers import Dequantizer
 from minglow.flow import Flow
@@ -31,10 +33,18 @@ def load_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
 
 
 def load_dequantizer(path: Path, recipe: dict[str, Any]) -> Dequantizer:
-    """The dequantizer that a flow was trained with, from beside it. Raises CheckpointError."""
-    if recipe.get("dequantize") != "variational":
-        return build_dequantizer(recipe)
-    return restored(checkpoint.read(beside(path, runs.DEQUANTIZER)), build_dequantizer)
+    """The dequantizer that a flow was trained with, from its run. Raises CheckpointError."""
+    dequantizer = build_dequantizer(recipe)
+    value = dequantizer.flat.value
+    if value.size:
+        saved = checkpoint.read(path if path.suffix == ".npz" else beside(path, runs.CHECKPOINT))
+        found = saved.arrays.get("dequantizer", np.empty(0))
+        if (found.shape, found.dtype) != (value.shape, value.dtype):
+            raise checkpoint.CheckpointError(
+                f"{saved.path}: expected its dequantizer as {value.dtype} {value.shape}, "
+                f"got {found.dtype} {found.shape}")
+        value[...] = found
+    return dequantizer
 
 
 def restored(saved: checkpoint.Checkpoint, build: Callable[[dict[str, Any]], Any]) -> Any:

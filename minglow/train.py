@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from minglow.bijection import SingularWeightError
 from minglow.bits import bits_per_dim
+from minglow.checkpoint import Checkpoint
 from minglow.data import Images
 from minglow.data.augment import random_flips, random_shifts
 from minglow.dequantizers import Dequantizer, UniformDequantizer, log_bound
+from minglow.diagnosis import first_fault
 from minglow.distributions import Labels
 from minglow.flow import Flow
-from minglow.optim import Adam, PolyakAverage, clip_norm, warm_up_cosine
+from minglow.optim import Adam, clip_norm, warm_up_cosine
+from minglow.state import State
 
 
 class Progress(NamedTuple):
@@ -30,8 +33,10 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
           warm_up: int = 200, clip: float = 100.0, decay: float = 0.999, shift: float = 1.0,
           whole: bool = False, flip: bool = False, classification: float = 0.0,
           dequantizer: Dequantizer | None = None, optimizer: type[Adam] = Adam, seed: int = 0,
-          evaluate_every: int = 100,
-          report: Callable[[Progress], None] = lambda progress: None) -> None:
+          evaluate_every: int = 100, resume: Checkpoint | None = None,
+          report: Callable[[Progress], None] = lambda progress: None,
+          keep: Callable[[State, bool], None] = lambda state, best: None,
+          stop: Callable[[], int] = lambda: 0) -> None:
     """Maximise the likelihood of `images.train`; leave the averaged parameters in `flow`.
 
     steps    optimiser steps          batch    images in each
@@ -46,10 +51,14 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
     optimizer       Adam or Adamax
     report   called with a Progress after every step; every `evaluate_every` steps and after the
              last with held_out_bits, in between with None
+    resume   a checkpoint to go on from, of the same flow, images and arguments
+    keep     called with the State after every evaluation, and whether it was the best so far
+    stop     asked after every step: the number of a signal that wants training to end, or 0
 
     A flow with classes is trained on the images' labels. The same arguments, flow and machine give
-    the same result. Raises ValueError for images or labels that the flow or `images.levels` doesn't
-    fit, FloatingPointError if training diverges.
+    the same result, interrupted in between or not. Raises ValueError for images or labels that the
+    flow or `images.levels` doesn't fit, Diverged at the first NaN or inf, CheckpointError for another
+    flow's checkpoint, Interrupted after a stop, once `keep` has had the State.
     """
     if min(steps, batch, evaluate_every) < 1 or min(warm_up, shift) < 0:
         raise ValueError("expected steps, batch and evaluate_every of at least 1, warm_up and shift not "
@@ -57,39 +66,72 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
     if not (0 < rate < np.inf and clip > 0 and 0 <= decay < 1 and classification >= 0):
         raise ValueError("expected rate and clip above 0, decay from 0 to below 1, classification of "
                          f"at least 0, got {rate}, {clip}, {decay} and {classification}")
-    rng = np.random.default_rng(seed)
     dequantizer = dequantizer_for(images.levels, dequantizer)
-    batches = random_batches(images.train, labels_for(flow, images.train_labels), batch, rng)
+    labels = labels_for(flow, images.train_labels)
     held_out_labels = labels_for(flow, images.held_out_labels)
-    flow.initialize(dequantizer.draw(next(batches)[0], rng, flow.dtype)[0])
-    vectors = [flat for flat in (flow.flat, dequantizer.flat) if flat.value.size]
-    learners = [(flat, optimizer(flat), PolyakAverage(flat, decay)) for flat in vectors]
-    for step in range(1, steps + 1):
-        pictures, labels = next(batches)
-        pictures = random_shifts(pictures, shift, rng, whole)
-        if flip:
-            pictures = random_flips(pictures, rng)
-        x, log_q, cache = dequantizer.draw(pictures, rng, flow.dtype)
-        for flat in vectors:
-            flat.grad[...] = 0
-        nll, dx = flow.nll_and_grad(x, labels, classification)
-        dequantizer.backward(dx, np.full_like(log_q, 1 / batch), cache)
-        grad_norm = clip_norm(flow.flat.grad, clip)
-        clip_norm(dequantizer.flat.grad, clip)
-        for _, learner, average in learners:
-            learner.step(rate * warm_up_cosine(step, steps, warm_up))
-            average.update()
-        held_out_bits = None
-        if step % evaluate_every == 0 or step == steps:
-            with ExitStack() as averages:
-                for _, _, average in learners:
-                    averages.enter_context(average.applied())
-                held_out_bits = evaluate(flow, images.held_out, images.levels, dequantizer=dequantizer,
-                                         labels=held_out_labels)
-        bits = float(bits_per_dim(-nll - float(log_q.mean()), x[0].size, images.levels))
-        report(Progress(step, bits, grad_norm, held_out_bits))
-    for flat, _, average in learners:
-        flat.value[...] = average.average
+    state = State(flow, dequantizer, optimizer, decay, seed)
+    if resume:
+        state.restore(resume)
+    else:
+        start(state, flow, dequantizer, images.train, batch)
+    x = None
+    for step in range(state.step + 1, steps + 1):
+        try:
+            chosen = state.next_images(len(images.train), batch)
+            pictures = random_shifts(images.train[chosen], shift, state.rng, whole)
+            pictures = random_flips(pictures, state.rng) if flip else pictures
+            x, log_q, cache = dequantizer.draw(pictures, state.rng, flow.dtype)
+            for learner in state.learners.values():
+                learner.flat.grad[...] = 0
+            nll, dx = flow.nll_and_grad(x, None if labels is None else labels[chosen], classification)
+            dequantizer.backward(dx, np.full_like(log_q, 1 / batch), cache)
+            grad_norm = clip_norm(flow.flat.grad, clip)
+            clip_norm(dequantizer.flat.grad, clip)
+            for learner in state.learners.values():
+                learner.optimizer.step(rate * warm_up_cosine(step, steps, warm_up))
+                learner.average.update()
+            state.step, held_out_bits = step, None
+            if step % evaluate_every == 0 or step == steps:
+                with state.averaged():
+                    held_out_bits = evaluate(flow, images.held_out, images.levels,
+                                             dequantizer=dequantizer, labels=held_out_labels)
+            bits = float(bits_per_dim(-nll - float(log_q.mean()), x[0].size, images.levels))
+            report(Progress(step, bits, grad_norm, held_out_bits))
+            signal = stop()
+            if held_out_bits is not None or signal:
+                state.check_finite()
+                before, state.best = state.best, min(state.best, held_out_bits or state.best)
+                keep(state, state.best < before)
+            if signal:
+                raise Interrupted(signal, step)
+        except (FloatingPointError, SingularWeightError) as error:
+            raise Diverged(step, first_fault(flow, x), error) from error
+    state.settle()
+
+
+def start(state: State, flow: Flow, dequantizer: Dequantizer, images: np.ndarray, batch: int) -> None:
+    """The data-dependent start, by one batch, at which the averages begin."""
+    if len(images) == 0:
+        raise ValueError("expected images to train on, got none")
+    first = images[state.next_images(len(images), batch)]
+    flow.initialize(dequantizer.draw(first, state.rng, flow.dtype)[0])
+    state.start_averages()
+
+
+class Diverged(FloatingPointError):
+    """Training met NaN or inf; the message has the step, the first layer concerned, and advice."""
+
+    def __init__(self, step: int, fault: str, error: Exception) -> None:
+        super().__init__(f"training diverged in step {step}: {fault} ({error}); a lower rate, a longer "
+                         "warm-up or a smaller clip may help")
+
+
+class Interrupted(Exception):
+    """Training ended on a signal, after a whole step, with its state kept."""
+
+    def __init__(self, signal: int, step: int) -> None:
+        super().__init__(f"interrupted after step {step}")
+        self.signal = signal
 
 
 def evaluate(flow: Flow, images: np.ndarray, levels: int, *, draws: int = 1, seed: int = 0,
@@ -126,16 +168,3 @@ def labels_for(flow: Flow, labels: Labels) -> Labels:
     if labels is None:
         raise ValueError(f"expected labelled images for a flow of {flow.base.classes} classes, got none")
     return labels
-
-
-def random_batches(images: np.ndarray, labels: Labels, batch: int, rng: np.random.Generator,
-                   ) -> Iterator[tuple[np.ndarray, Labels]]:
-    """Batches without end: every image once in random order, then all again in another order."""
-    if len(images) == 0:
-        raise ValueError("expected images to train on, got none")
-    waiting = np.empty(0, int)
-    while True:
-        while len(waiting) < batch:
-            waiting = np.concatenate([waiting, rng.permutation(len(images))])
-        chosen, waiting = waiting[:batch], waiting[batch:]
-        yield images[chosen], None if labels is None else labels[chosen]

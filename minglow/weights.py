@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from minglow.checkpoint import CheckpointError, Saved, check_file, replacing
+from minglow.archive import replacing
+from minglow.checkpoint import CheckpointError, Saved, check_file
 from minglow.version import __version__
 
 FORMAT = 1

@@ -14,11 +14,11 @@ PACKAGE = Path(minglow.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     1: {"bijection", "arrays", "params", "distributions", "bits", "kernels", "data", "plots",
-        "memory", "blas", "top_prior", "version"},
+        "memory", "blas", "archive", "signals", "top_prior", "version"},
     2: {"layers", "nets", "chain", "flow", "optim", "checkpoint", "testing", "dequantizers",
-        "weights"},
+        "weights", "state", "diagnosis"},
     3: {"models", "train", "runs", "inference"},
-    4: {"cli", "commands", "options", "recipes", "check", "saved", "__main__"},
+    4: {"cli", "commands", "options", "recipes", "check", "saved", "training", "__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 

@@ -117,6 +117,10 @@ class AffineCoupling(Bijection):
         self.net.initialize(_checked_parts(self, x)[0])
         return self.forward(x)[0]
 
+    def scales(self, x: np.ndarray) -> np.ndarray:
+        """The scale of each number that changes, (B, pixels, C2)."""
+        return np.exp(self._shift_and_scale(x)[1])
+
     def _shift_and_scale(self, x: np.ndarray) -> tuple[Any, ...]:
         """What the part that passes says of the other: shift, log scale, its slope, each (B, P, C2)."""
         x1, x2 = _checked_parts(self, x)

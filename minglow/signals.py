@@ -1,0 +1,39 @@
+"""Ctrl-C and SIGTERM: the first lets a step end, the second does not. Floor 1."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = signal.SIGINT, signal.SIGTERM
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Callable[[], int]]:
+    """A function that gives the number of the signal that has come since, or 0.
+
+    The first signal puts the handlers that were there before back, so that a second one ends the
+    process as if nobody had waited. Only the main thread can listen; elsewhere none ever comes.
+    """
+    received = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        put_back()
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    try:
+        yield lambda: received[0] if received else 0
+    finally:
+        put_back()

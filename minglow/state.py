@@ -1,0 +1,121 @@
+"""All that changes while a flow learns: what training needs to go on from any step. Floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minglow.checkpoint import Checkpoint, CheckpointError
+from minglow.dequantizers import Dequantizer
+from minglow.flow import Flow
+from minglow.optim import Adam, PolyakAverage
+from minglow.params import FlatParams
+
+
+class Learner:
+    """A vector of parameters, its optimiser and its average."""
+
+    def __init__(self, flat: FlatParams, optimizer: type[Adam], decay: float) -> None:
+        self.flat, self.optimizer, self.average = flat, optimizer(flat), PolyakAverage(flat, decay)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array that a step changes, by name."""
+        return {"value": self.flat.value, "mean": self.optimizer.mean, "second": self.optimizer.second,
+                "average": self.average.average}
+
+
+class State:
+    """Where training stands: steps taken, random numbers, images still to come, and the learners.
+
+    step      optimiser steps taken
+    rng       every random number of training
+    waiting   places of those training images that this round has not shown yet
+    best      the lowest held-out bits per dimension so far
+    learners  one for the flow, and one for a dequantizer that learns
+    """
+
+    def __init__(self, flow: Flow, dequantizer: Dequantizer, optimizer: type[Adam], decay: float,
+                 seed: int) -> None:
+        self.step, self.best, self.rng = 0, float("inf"), np.random.default_rng(seed)
+        self.waiting = np.empty(0, np.int64)
+        self.learners = {
+            name: Learner(part.flat, optimizer, decay)
+            for name, part in (("flow", flow), ("dequantizer", dequantizer)) if part.flat.value.size
+        }
+
+    def start_averages(self) -> None:
+        """The averages begin at the parameters as they are now."""
+        for learner in self.learners.values():
+            learner.average.average[...] = learner.flat.value
+
+    def next_images(self, count: int, batch: int) -> np.ndarray:
+        """Places of the next images of `count`, (batch,)."""
+        chosen, self.waiting = take(self.waiting, count, batch, self.rng)
+        return chosen
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array, by name."""
+        learners = {f"{name}.{key}": array for name, learner in self.learners.items()
+                    for key, array in learner.arrays().items()}
+        return {"waiting": self.waiting, **learners}
+
+    def facts(self) -> dict[str, Any]:
+        """The rest, as JSON can say it."""
+        return {"step": self.step, "best": self.best, "rng": self.rng.bit_generator.state}
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from where a checkpoint was written. Raises CheckpointError, and changes nothing, unless
+        it holds such a state."""
+        for name, target in self.arrays().items():
+            found = saved.arrays.get(name)
+            if found is None or found.dtype != target.dtype or (
+                    name != "waiting" and found.shape != target.shape):
+                got = "none" if found is None else f"{found.dtype} {found.shape}"
+                raise CheckpointError(f"{saved.path}: expected {name} as {target.dtype} {target.shape} "
+                                      f"to go on from, got {got}")
+        try:
+            rng = np.random.default_rng()
+            rng.bit_generator.state = saved.facts["rng"]
+            step, best = int(saved.facts["step"]), float(saved.facts["best"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{saved.path}: expected the facts of training, "
+                                  f"got none ({error!r})") from None
+        self.step, self.best, self.rng, self.waiting = step, best, rng, saved.arrays["waiting"]
+        for name, learner in self.learners.items():
+            learner.optimizer.steps = learner.average.steps = step
+            for key, target in learner.arrays().items():
+                target[...] = saved.arrays[f"{name}.{key}"]
+
+    def check_finite(self) -> None:
+        """Raise FloatingPointError if a parameter or an average is NaN or inf: none such is kept."""
+        for learner in self.learners.values():
+            vectors = learner.flat.value, learner.average.average
+            if not all(np.isfinite(vector).all() for vector in vectors):
+                raise FloatingPointError("the parameters are NaN or inf")
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averages in the parameters' place, until the end of the block."""
+        values = [learner.flat.value.copy() for learner in self.learners.values()]
+        self.settle()
+        try:
+            yield
+        finally:
+            for learner, value in zip(self.learners.values(), values):
+                learner.flat.value[...] = value
+
+    def settle(self) -> None:
+        """The averages in the parameters' place, for good."""
+        for learner in self.learners.values():
+            learner.flat.value[...] = learner.average.average
+
+
+def take(waiting: np.ndarray, count: int, batch: int, rng: np.random.Generator,
+         ) -> tuple[np.ndarray, np.ndarray]:
+    """The first `batch` of those waiting, and the rest: 0 .. count-1 in random order, over and over."""
+    while len(waiting) < batch:
+        waiting = np.concatenate([waiting, rng.permutation(count)])
+    return waiting[:batch], waiting[batch:]

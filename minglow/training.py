@@ -1,0 +1,80 @@
+"""What `minglow train` does. Floor 4."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from minglow import checkpoint, data, kernels, runs
+from minglow.archive import sweep
+from minglow.commands import data_for, load_data, reading, report_quality, say
+from minglow.recipes import DEFAULTS, OPTIMIZERS, build, build_dequantizer
+from minglow.saved import follow, load_dequantizer, load_flow
+from minglow.signals import asked_to_stop
+from minglow.train import train
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """Train a flow and write runs/<name>/, or go on with a run that was interrupted."""
+    if args.resume:
+        last = checkpoint.read(args.resume / runs.LAST)
+        learn(args.resume, last.recipe, data_for(last.recipe), last)
+        return
+    images = load_data(args.data, **reading(args))
+    recipe = recipe_of(args, images)
+    follow(Path(args.data), recipe, build)  # a model that can't be has no folder
+    learn(runs.new_folder(args.runs, args.name, Path(args.data).stem), recipe, images)
+
+
+def learn(folder: Path, recipe: dict[str, Any], images: data.Images,
+          last: checkpoint.Checkpoint | None = None) -> None:
+    """Train from the start, or from where the last checkpoint was written, to the end."""
+    flow, dequantizer = build(recipe), build_dequantizer(recipe)
+    options = dict(recipe["training"])
+    sweep(folder)
+    done = 0
+    if last:
+        checkpoint.restore(last, flow)
+        done = last.facts["step"]
+    say(run=folder, parameters=flow.flat.value.size, images=len(images.train), backend=kernels.current())
+    with runs.Recorder(folder, options["steps"], done=done) as recorder, asked_to_stop() as stop:
+        keeper = runs.Keeper(folder, flow, dequantizer, recipe, recorder, images.held_out[:16])
+        optimizer = OPTIMIZERS[options.pop("optimizer")]
+        train(flow, images, dequantizer=dequantizer, optimizer=optimizer, resume=last, report=recorder,
+              keep=keeper, stop=stop, **options)
+    flow, _ = load_flow(folder)
+    runs.pictures(folder, flow, images, recorder.curve, recipe["seed"])
+    report_quality(flow, images, load_dequantizer(folder, recipe))
+    say(pictures=", ".join(sorted(str(path) for path in folder.glob("*.png"))))
+
+
+def recipe_of(args: argparse.Namespace, images: data.Images) -> dict[str, Any]:
+    """All that a flow is built from, as JSON can say it."""
+    defaults = DEFAULTS[args.model]
+    classes = 0
+    if args.conditional:
+        if images.train_labels is None:
+            raise ValueError(f"expected labelled images for --conditional, got none in {args.data}")
+        classes = int(images.train_labels.max()) + 1
+    read_as = 256 if args.bits else images.levels  # before bits are taken away
+    return {
+        "model": args.model, "shape": list(images.train.shape[1:]),
+        "levels": args.levels or defaults["levels"], "steps": args.flow_steps or defaults["steps"],
+        "hidden": args.hidden or defaults["hidden"], "permutation": args.permutation,
+        "coupling": args.coupling, "net": args.net, "base": args.base,
+        "learned_prior": not args.no_learned_prior, "learned_top": args.learned_top,
+        "classes": classes, "logit": args.logit, "dequantize": args.dequantize,
+        "reversible": args.reversible, "dtype": args.dtype, "seed": args.seed, "data": args.data,
+        "grey_levels": images.levels, "reading": reading(args) | {"grey_levels": read_as},
+        "training": training_of(args),
+    }
+
+
+def training_of(args: argparse.Namespace) -> dict[str, Any]:
+    """How it is trained: the arguments of `train`, as JSON can say them."""
+    shift = float(args.data == "digits") if args.shift is None else args.shift
+    rate = DEFAULTS[args.model]["rate"] if args.rate is None else args.rate
+    return {"steps": args.steps, "batch": args.batch, "rate": rate, "decay": args.decay, "shift": shift,
+            "whole": args.whole, "flip": args.flip, "classification": args.classification,
+            "optimizer": args.optimizer, "seed": args.seed, "evaluate_every": args.evaluate_every}

@@ -1,0 +1,332 @@
+"""What was interrupted goes on as if it had not been; what was saved stays whole, or says what it is."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import zipfile
+from functools import partial
+
+import numpy as np
+import pytest
+
+import minglow as mg
+from minglow import archive, checkpoint, cli, kernels, runs
+from minglow.checkpoint import CheckpointError
+from minglow.data import Images
+from minglow.dequantizers import VariationalDequantizer
+from minglow.diagnosis import first_fault, invertibility, trace
+from minglow.optim import Adamax
+from minglow.state import State
+from minglow.testing import moved
+from minglow.train import Diverged, Interrupted, train
+
+STEPS = 6
+
+
+def images():
+    pixels = np.random.default_rng(0).integers(0, 16, (30, 4, 4, 1), np.uint8)
+    return Images(pixels[:20], pixels[20:], 17, np.arange(20) % 3, np.arange(10) % 3)
+
+
+def parts(seed=0, variational=True):
+    flow = mg.glow((4, 4, 1), 1, 2, 4, classes=3, permutation=mg.InvConv1x1LU, rng=seed)
+    return flow, VariationalDequantizer((4, 4, 1), 17, 4, rng=seed) if variational else None
+
+
+def digest(*models):
+    return hashlib.sha256(b"".join(model.flat.value.tobytes() for model in models)).hexdigest()
+
+
+def learn(flow, dequantizer, **options):
+    train(flow, images(), steps=STEPS, batch=7, rate=0.01, warm_up=2, decay=0.9, flip=True,
+          classification=0.1, dequantizer=dequantizer, optimizer=Adamax, evaluate_every=2, **options)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("at", range(1, STEPS + 1))
+def test_training_goes_on_bit_by_bit_from_any_step(tmp_path, backend, at):
+    """Batches of 7 of 20 images: some rounds are open when it stops."""
+    with kernels.use(backend):
+        whole = parts()
+        learn(*whole)
+        flow, dequantizer = parts()
+        steps = iter(range(1, STEPS + 1))
+
+        def keep(state, best):
+            checkpoint.save(tmp_path / "last.npz", flow, {}, state.arrays(), state.facts())
+
+        with pytest.raises(Interrupted, match=f"after step {at}"):
+            learn(flow, dequantizer, keep=keep, stop=lambda: signal.SIGTERM * (next(steps) == at))
+        last = checkpoint.read(tmp_path / "last.npz")
+        other = parts(seed=1)
+        checkpoint.restore(last, other[0])
+        learn(*other, resume=last)
+    assert digest(*other) == digest(*whole)
+
+
+def test_another_states_checkpoint_is_refused_and_changes_nothing(tmp_path):
+    flow, dequantizer = parts()
+    state = State(flow, dequantizer, Adamax, 0.9, 0)
+    path = tmp_path / "last.npz"
+    checkpoint.save(path, flow, {}, state.arrays(), state.facts())
+    saved = checkpoint.read(path)
+    without = {name: array for name, array in saved.arrays.items() if name != "dequantizer.mean"}
+    small = saved.arrays | {"flow.average": np.zeros(3, np.float32)}
+    for changed, message in (
+        (saved._replace(arrays=without), "expected dequantizer.mean as float32 .*got none"),
+        (saved._replace(arrays=small), r"expected flow.average as .*got float32 \(3,\)"),
+        (saved._replace(facts={}), "expected the facts of training, got none"),
+        (saved._replace(facts=saved.facts | {"rng": {"bit_generator": "MT"}}), "facts of training"),
+    ):
+        other = State(*parts(seed=2), Adamax, 0.9, 5)
+        before = {name: array.copy() for name, array in other.arrays().items()}
+        with pytest.raises(CheckpointError, match=message):
+            other.restore(changed)
+        for name, array in other.arrays().items():
+            np.testing.assert_array_equal(array, before[name])
+
+
+def test_the_command_goes_on_after_a_signal(tmp_path, monkeypatch, capsys):
+    """The run's metrics have every step once, and the same model comes out."""
+    monkeypatch.chdir(tmp_path)
+    command = ["train", "-K", "1", "-L", "1", "--hidden", "4", "--steps", "250", "--seed", "3"]
+    assert cli.main([*command, "--name", "whole"]) == 0
+    real = runs.Recorder.__call__
+
+    def signal_at_step_130(self, progress):
+        real(self, progress)
+        if progress.step == 130:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(runs.Recorder, "__call__", signal_at_step_130)
+    assert cli.main([*command, "--name", "cut"]) == 130
+    assert "interrupted after step 130" in capsys.readouterr().err
+    monkeypatch.setattr(runs.Recorder, "__call__", real)
+    (tmp_path / "runs/cut/model.npz.123.tmp").write_bytes(b"left by a killed process")
+    with (tmp_path / "runs/cut/metrics.csv").open("a") as file:
+        file.write("131,3.1,1.0,,9.9\n132,3.")  # written by a process that was killed before it saved
+    assert cli.main(["train", "--resume", "runs/cut"]) == 0
+    whole, cut = (checkpoint.read(tmp_path / "runs" / name / "model.npz") for name in ("whole", "cut"))
+    np.testing.assert_array_equal(whole.arrays["parameters"], cut.arrays["parameters"])
+    lines = {name: [line.rsplit(",", 1)[0] for line in
+                    (tmp_path / f"runs/{name}/metrics.csv").read_text().splitlines()]
+             for name in ("whole", "cut")}
+    assert lines["whole"] == lines["cut"] and len(lines["cut"]) == 251
+    assert not list((tmp_path / "runs/cut").glob("*.tmp"))
+    assert cli.main(["train", "--resume", "runs/cut"]) == 0  # nothing left to do, and nothing lost
+    assert cli.main(["train", "--resume", "runs/none"]) == 1
+    assert "none/last.npz: no such file" in capsys.readouterr().err
+
+
+def test_the_best_model_is_kept_and_not_the_last(tmp_path):
+    flow = mg.glow((4, 4, 1), 1, 1, 4, permutation=mg.Shuffle, rng=0)
+    (tmp_path / "run").mkdir()
+    with runs.Recorder(tmp_path / "run", 3, stream=io.StringIO()) as recorder:
+        dequantizer = mg.dequantizers.UniformDequantizer(17)
+        keeper = runs.Keeper(tmp_path / "run", flow, dequantizer, {}, recorder, images().train[:4])
+        state = State(flow, dequantizer, Adamax, 0.9, 0)
+        for value, best in ((0.01, True), (0.02, False)):
+            state.learners["flow"].average.average[...] = value
+            flow.flat.value[...] = 10 * value
+            keeper(state, best)
+    model, last = (checkpoint.read(tmp_path / "run" / name) for name in (runs.CHECKPOINT, runs.LAST))
+    assert (model.arrays["parameters"] == np.float32(0.01)).all()
+    np.testing.assert_allclose(last.arrays["parameters"], 0.2)
+    np.testing.assert_array_equal(last.arrays["parameters"], flow.flat.value)
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_damage_is_an_error_or_changes_nothing(tmp_path, number):
+    """Bits flipped, bytes changed, cut and repeated: never another exception, never other numbers."""
+    path, flow = tmp_path / "model.npz", mg.glow((2, 2, 1), 1, 1, 2, rng=0)
+    checkpoint.save(path, flow, {"seed": 1}, facts={"step": 7})
+    whole, right, rng = path.read_bytes(), checkpoint.read(path), np.random.default_rng(number)
+    for _ in range(20):
+        damaged = bytearray(whole)
+        place = int(rng.integers(len(whole)))
+        kind = rng.integers(4)
+        if kind == 0:
+            damaged[place] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            damaged[place:place + 8] = rng.bytes(8)
+        elif kind == 2:
+            del damaged[place:]
+        else:
+            damaged[place:place] = damaged[place:place + 50]
+        path.write_bytes(damaged)
+        try:
+            found = checkpoint.read(path)
+        except CheckpointError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            continue
+        assert (found.recipe, found.facts, found.parameters) == (
+            right.recipe, right.facts, right.parameters)
+        for name, array in right.arrays.items():
+            np.testing.assert_array_equal(found.arrays[name], array)
+
+
+def forged(path, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, content in members:
+            file.writestr(name, content)
+
+
+def npy(shape, dtype="<f4", content=b"", fortran=False):
+    header = f"{{'descr': {dtype!r}, 'fortran_order': {fortran}, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + content
+
+
+def manifest(**arrays):
+    text = json.dumps({"format": 2, "recipe": {}, "parameters": {}, "arrays": arrays}).encode()
+    return ("manifest.npy", npy((len(text),), "|u1", text))
+
+
+HUGE = {"shape": [2**40], "dtype": "<f4", "sha256": ""}
+BOMBS = {
+    "a terabyte by its header": [manifest(parameters=HUGE), ("parameters.npy", npy((2**40,)))],
+    "a size that is no number": [manifest(parameters=HUGE), ("parameters.npy", npy("(1e99,)"))],
+    "a negative size": [manifest(parameters=HUGE | {"shape": [-4]}), ("parameters.npy", npy((-4,)))],
+    "objects": [manifest(parameters=HUGE | {"dtype": "|O"}),
+                ("parameters.npy", npy((1,), "|O", b"\x80"))],
+    "a header without end": [manifest(parameters=HUGE), ("parameters.npy", npy("(" * 5000))],
+    "no manifest": [("parameters.npy", npy((0,)))],
+    "a manifest of numbers": [("manifest.npy", npy((1,), "<f8", b"01234567"))],
+    "nested JSON": [("manifest.npy", npy((60000,), "|u1", b"[" * 60000))],
+    "another manifest's": [manifest(), ("parameters.npy", npy((0,)))],
+    "Fortran's order": [manifest(parameters={"shape": [0, 0], "dtype": "<f4", "sha256": ""}),
+                        ("parameters.npy", npy((0, 0), fortran=True))],
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_forged_files_are_refused_before_memory_is_taken(tmp_path, name):
+    forged(tmp_path / "model.npz", BOMBS[name])
+    with pytest.raises(CheckpointError, match=r"model\.npz: ") as caught:
+        checkpoint.read(tmp_path / "model.npz")
+    assert "\n" not in str(caught.value)
+
+
+def test_compressed_and_doubled_members_are_refused(tmp_path):
+    path = tmp_path / "model.npz"
+    zeros = ("parameters.npy", npy((2**24,), content=bytes(2**26)))
+    forged(path, [zeros], zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**17
+    with pytest.raises(CheckpointError, match="got one compressed or encrypted"):
+        checkpoint.read(path)
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        forged(path, [manifest(), manifest()])
+    with pytest.raises(CheckpointError, match="a member occurs twice"):
+        checkpoint.read(path)
+
+
+def test_format_1_is_read(tmp_path):
+    flow, path = mg.glow((2, 2, 1), 1, 1, 2, rng=0), tmp_path / "model.npz"
+    arrays = {"parameters": flow.flat.value}
+    archive.write(path, arrays, {"format": 1, "recipe": {"a": 1}, "parameters": {
+        name: list(shape) for name, (_, shape) in flow.flat.where.items()}})
+    other = mg.glow((2, 2, 1), 1, 1, 2, rng=1)
+    checkpoint.load(path, other)
+    np.testing.assert_array_equal(other.flat.value, flow.flat.value)
+    assert checkpoint.read(path).facts == {}
+
+
+def test_a_file_keeps_its_mode_and_only_what_writers_left_is_swept(tmp_path):
+    path = tmp_path / "model.npz"
+    archive.write(path, {"a": np.arange(3)}, {})
+    path.chmod(0o640)
+    archive.write(path, {"a": np.arange(4)}, {"b": 2})
+    assert path.stat().st_mode & 0o777 == 0o640
+    arrays, about = archive.read(path)
+    assert arrays["a"].tolist() == [0, 1, 2, 3] and about == {"b": 2}
+    for name in ("model.npz.77.tmp", "mine.tmp", "model.npz.x.tmp"):
+        (tmp_path / name).write_bytes(b"")
+    assert [left.name for left in archive.sweep(tmp_path)] == ["model.npz.77.tmp"]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["mine.tmp", "model.npz", "model.npz.x.tmp"]
+
+
+def paths():
+    return list(mg.glow((4, 4, 1), 2, 1, 4, rng=0).flat.where)
+
+
+@pytest.mark.parametrize("name", paths())
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_in_any_parameter_stops_training_and_is_named(name, value):
+    flow = mg.glow((4, 4, 1), 2, 1, 4, rng=0)
+    kept = []
+
+    def poison(progress):
+        if progress.step == 2:
+            flow.flat.view(flow.flat.value, name)[...] = value
+
+    message = rf"in step 2: the parameter {name} is NaN or inf .*lower rate"
+    with np.errstate(all="ignore"), pytest.raises(Diverged, match=message):
+        train(flow, images(), steps=5, batch=4, evaluate_every=1, report=poison,
+              keep=lambda state, best: kept.append(np.isfinite(flow.flat.value).all()))
+    assert kept == [True]  # of step 1: the state with the NaN was not kept
+    kept.clear()
+    flow = mg.glow((4, 4, 1), 2, 1, 4, rng=0)
+    message = rf"in step 3: the parameter {name} is NaN or inf"
+    with np.errstate(all="ignore"), pytest.raises(Diverged, match=message):
+        train(flow, images(), steps=5, batch=4, evaluate_every=4, report=poison)
+
+
+def test_the_first_layer_that_overflows_is_named():
+    flow = mg.glow((4, 4, 1), 2, 1, 4, rng=0)
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 4, 4, 1)).astype(np.float32)
+    flow.bijection.inner.layers[1].params["log_scale"][...] = 200  # exp(200) is more than float32 holds
+    with np.errstate(all="ignore"):
+        assert first_fault(flow, x).startswith("ActNorm at bijection.inner.1 is the first layer")
+
+
+def test_a_trace_is_forward():
+    for start, shape in (
+            (mg.glow((4, 4, 1), 2, 2, 4, rng=0), (4, 4, 1)),
+            (mg.realnvp((4, 4, 1), 2, 4, rng=0), (4, 4, 1)), (mg.nice((4,), 2, 4, 1, rng=0), (4,))):
+        flow = moved(start, 0, 0.1)
+        x = np.random.default_rng(0).uniform(-0.5, 0.5, (3, *shape)).astype(np.float32)
+        visits = list(trace(flow.bijection, x))
+        total = sum(log_det for *_, log_det in visits)
+        np.testing.assert_allclose(total, flow.bijection.forward(x)[1], rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(visits[-1][2].reshape(3, -1)[:, -2:],
+                                      flow.latents(x)[:, -2:])
+
+
+def test_the_monitor_sees_each_danger_before_it_breaks():
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (4, 4, 4, 1)).astype(np.float32)
+
+    def fresh(**options):
+        return mg.glow((4, 4, 1), 1, 2, 4, rng=0, **options)
+
+    assert invertibility(fresh(), x).warning() == ""
+    flow = fresh()
+    flow.bijection.layers[2].params["weight"][0] *= 1e-6
+    assert flow.reconstruction_error(x) < 0.1  # it still is invertible
+    found = invertibility(flow, x)
+    assert found.condition == pytest.approx(1e6, rel=0.1)
+    assert found.warning().startswith("InvConv1x1 at bijection.2 is hardly invertible")
+    flow = fresh(coupling=partial(mg.AffineCoupling, scale=mg.exp_scale), permutation=mg.InvConv1x1LU)
+    flow.bijection.layers[3].net.nets[-1].params["shift"][2:] = np.log(1e-6)  # of raw
+    found = invertibility(flow, x)
+    assert found.scale == pytest.approx(1e-6, rel=0.01)
+    assert found.warning().startswith("AffineCoupling at bijection.3 is hardly invertible")
+    assert flow.reconstruction_error(x) < 0.1
+    assert found._replace(scale=1.0, round_trip=2e-3).warning().startswith("forward and inverse differ")
+    assert found._replace(scale=1.0, condition=float("nan")).warning()
+
+
+def test_training_and_info_warn(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["train", "-K", "1", "-L", "1", "--hidden", "4", "--steps", "2", "--name", "a"]
+    assert cli.main(command) == 0
+    assert "warning" not in capsys.readouterr().err
+    monkeypatch.setattr("minglow.diagnosis.ROUND_TRIP", 0.0)
+    assert cli.main([*command[:-1], "b"]) == 0
+    assert "step=2 warning=forward and inverse differ by" in capsys.readouterr().err
+    assert cli.main(["info", "runs/b"]) == 0
+    said = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+    assert float(said["condition_number"]) < 2 and said["of"] == "InvConv1x1 at bijection.2"
+    assert 0.5 < float(said["smallest_scale"]) < 1 and said["in"] == "AffineCoupling at bijection.3"
+    assert said["warning"].startswith("forward and inverse differ by ")
