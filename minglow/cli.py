@@ -24,8 +24,7 @@ from minglow.commands import (
     run_interpolate,
     run_sample,
 )
-from minglow.options import add_model, amount, natural, positive
-from minglow.recipes import OPTIMIZERS
+from minglow.options import add_model, add_training, amount, natural, positive
 from minglow.train import Interrupted
 from minglow.training import run_train
 
@@ -61,22 +60,12 @@ def parser() -> argparse.ArgumentParser:
     add_common(sub, "of the start, the batches and the samples")
     add_data(sub, default="digits")
     add_model(sub)
-    sub.add_argument("--steps", type=positive, default=2500, help="training steps (2500)")
-    sub.add_argument("--batch", type=positive, default=64, help="images in a step (64)")
-    sub.add_argument("--rate", type=amount, help="largest learning rate (glow and realnvp 0.01)")
-    sub.add_argument("--evaluate-every", type=positive, default=100, metavar="STEPS",
-                     help="steps between evaluations, which save the run, too (100)")
-    sub.add_argument("--optimizer", choices=OPTIMIZERS, default="adam",
-                     help="Glow's published code has an adamax of its own (adam)")
-    sub.add_argument("--decay", type=amount, default=0.999, help="of the parameters' average (0.999)")
-    sub.add_argument("--shift", type=amount,
-                     help="largest random shift of training images in pixels (the digits 1, others 0)")
-    sub.add_argument("--whole", action="store_true", help="shift by whole pixels only: without blur")
-    sub.add_argument("--flip", action="store_true", help="mirror half of the training images")
+    add_training(sub)
     sub.add_argument("--runs", default="runs", help="folder of all runs (runs)")
     sub.add_argument("--resume", type=Path, metavar="RUN",
                      help="go on with a run that was interrupted, all else being as it was")
     sub.add_argument("--name", help="folder of this run; by default the data's name and a number")
+    sub.set_defaults(unsaid=sub.parse_args([]))
 
     sub = command("sample", run_sample, "minglow sample runs/digits-1 -n 64 --temperature 0.8")
     add_checkpoint(sub, out=True)

@@ -1,10 +1,19 @@
-"""The command line's options that say which model, and the kinds of numbers they take. Floor 4."""
+"""The command line's options of models and training, and the kinds of numbers they take. Floor 4."""
 
 from __future__ import annotations
 
 import argparse
 
-from minglow.recipes import BASES, COUPLINGS, DEFAULTS, DEQUANTIZERS, MODELS, NETS, PERMUTATIONS
+from minglow.recipes import (
+    BASES,
+    COUPLINGS,
+    DEFAULTS,
+    DEQUANTIZERS,
+    MODELS,
+    NETS,
+    OPTIMIZERS,
+    PERMUTATIONS,
+)
 
 
 def add_model(sub: argparse.ArgumentParser) -> None:
@@ -34,13 +43,29 @@ def add_model(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--classification", type=amount, default=0.0,
                      help="with --conditional: weight, in nats, of a classifier's cross entropy (0)")
     sub.add_argument("--logit", type=amount, default=0.0, metavar="MARGIN",
-                     help="Glow and RealNVP begin with a logit: 0.05 in RealNVP's paper, 0.0025 is good "
+                     help="Glow and RealNVP begin with a logit: 0.05 in RealNVP's paper, 0.0005 is good "
                           "for scanned handwriting; 0 for none (0)")
     sub.add_argument("--dequantize", choices=[*DEQUANTIZERS, "variational"], default="uniform",
                      help="the noise that fills the grey levels' cells (uniform)")
     sub.add_argument("--reversible", action="store_true", help="recompute activations: less memory")
     sub.add_argument("--dtype", choices=("float32", "float64"), default="float32",
                      help="precision (float32)")
+
+
+def add_training(sub: argparse.ArgumentParser) -> None:
+    """How it is trained."""
+    sub.add_argument("--steps", type=positive, default=2500, help="training steps (2500)")
+    sub.add_argument("--batch", type=positive, default=64, help="images in a step (64)")
+    sub.add_argument("--rate", type=amount, help="largest learning rate (glow and realnvp 0.01)")
+    sub.add_argument("--evaluate-every", type=positive, default=100, metavar="STEPS",
+                     help="steps between evaluations, which save the run, too (100)")
+    sub.add_argument("--optimizer", choices=OPTIMIZERS, default="adam",
+                     help="Glow's published code has an adamax of its own (adam)")
+    sub.add_argument("--decay", type=amount, default=0.999, help="of the parameters' average (0.999)")
+    sub.add_argument("--shift", type=amount,
+                     help="largest random shift of training images in pixels (the digits 1, others 0)")
+    sub.add_argument("--whole", action="store_true", help="shift by whole pixels only: without blur")
+    sub.add_argument("--flip", action="store_true", help="mirror half of the training images")
 
 
 def positive(text: str) -> int:

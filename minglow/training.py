@@ -18,6 +18,11 @@ from minglow.train import train
 def run_train(args: argparse.Namespace) -> None:
     """Train a flow and write runs/<name>/, or go on with a run that was interrupted."""
     if args.resume:
+        said = [key for key, value in vars(args.unsaid).items() if getattr(args, key) != value]
+        others = sorted(set(said) - {"resume", "backend", "threads"})
+        if others:
+            raise ValueError(f"expected no other option of training beside --resume, got {others[0]}: "
+                             "the run keeps those that it began with")
         last = checkpoint.read(args.resume / runs.LAST)
         learn(args.resume, last.recipe, data_for(last.recipe), last)
         return

@@ -116,6 +116,8 @@ def test_the_command_goes_on_after_a_signal(tmp_path, monkeypatch, capsys):
     assert lines["whole"] == lines["cut"] and len(lines["cut"]) == 251
     assert not list((tmp_path / "runs/cut").glob("*.tmp"))
     assert cli.main(["train", "--resume", "runs/cut"]) == 0  # nothing left to do, and nothing lost
+    assert cli.main(["train", "--resume", "runs/cut", "--steps", "9"]) == 1
+    assert "expected no other option of training beside --resume, got steps" in capsys.readouterr().err
     assert cli.main(["train", "--resume", "runs/none"]) == 1
     assert "none/last.npz: no such file" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ import pytest
 from bijections import BIJECTIONS, NETS
 
 import minglow as mg
-from minglow import checkpoint
+from minglow import archive, checkpoint
 from minglow.checkpoint import CheckpointError
 from minglow.cli import main
 from minglow.dequantizers import VariationalDequantizer
@@ -104,7 +104,7 @@ def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, monkeypatch):
     def disk_full(descriptor):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", disk_full)
+    monkeypatch.setattr(archive.os, "fsync", disk_full)
     with pytest.raises(OSError, match="No space left"):
         export_safetensors(glow(1), path)
     assert path.read_bytes() == first and list(tmp_path.iterdir()) == [path]
