@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ["test_starts.py", "test_kernels.py", "test_nets.py", "test_bits.py", "test_composition.py", "test_errors.py",
          "test_distributions.py", "test_logit.py", "test_autoencoder.py", "test_dequantizers.py", "test_inference.py",
-         "test_readers.py", "test_bijections.py", "test_checkpoint.py", "test_command_line.py", "test_testing.py"]
+         "test_readers.py", "test_resume.py", "test_bijections.py", "test_checkpoint.py", "test_command_line.py", "test_testing.py"]
 
 # name: (file below minglow/, text as it stands, text of the fault)
 FAULTS = {
@@ -147,7 +147,13 @@ FAULTS = {
     "flat parameters: a copy instead of a view": ("params.py", "owner.params[name] = self.view(self.value, path)", "owner.params[name] = self.view(self.value, path).copy()"),
     "checkpoint: constants are not restored": ("checkpoint.py", "    for name, target in targets.items():\n        target[...]", "    for name, target in [*targets.items()][:1]:\n        target[...]"),
     "average: moves away": ("kernels/loops.py", "weight * (value[i] - average[i])", "weight * (average[i] - value[i])"),
-    "training: the average is thrown away": ("train.py", "        flat.value[...] = average.average\n", "        pass\n"),
+    "training: the average is thrown away": ("train.py", "    state.settle()\n", ""),
+    "state: the average's age is lost": ("state.py", "learner.optimizer.steps = learner.average.steps = step", "learner.optimizer.steps = step"),
+    "state: images still to come are forgotten": ("state.py", 'saved.arrays["waiting"]', "self.waiting"),
+    "state: random numbers start again": ("state.py", "self.step, self.best, self.rng, self.waiting = step, best, rng,", "self.step, self.best, _, self.waiting = step, best, rng,"),
+    "archive: hashes are not compared": ("archive.py", "description(array)[\"sha256\"] != expected[name][\"sha256\"]", "False"),
+    "archive: compressed members are taken": ("archive.py", "info.compress_type != zipfile.ZIP_STORED or ", ""),
+    "diagnosis: the last fault for the first": ("diagnosis.py", "for name in reversed(flow.flat.where):", "for name in flow.flat.where:"),
     "adam: no bias correction": ("optim.py", "rate * root / (1 - self.beta1**self.steps)", "rate * root"),
 }
 

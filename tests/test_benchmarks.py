@@ -92,14 +92,14 @@ def test_ratios_take_the_fastest_peer():
 def test_the_page_shows_what_was_measured():
     results = report.DOCS.parent / "benchmarks" / "results"
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*.json")}
-    assert set(found) == {
-        "speed", "depth", "scaling", "memory", "digits", "contention", "startup", *EXPERIMENTS}
+    measured = {"speed", "depth", "scaling", "memory", "digits", "contention", "startup"}
+    assert set(found) - set(EXPERIMENTS) == measured
     assert not any(entry["quick"] for entry in found.values())
     page = (report.DOCS / "performance.md").read_text(encoding="utf-8")
     assert page.split(report.BEGIN)[1].split(report.END)[0].strip() == report.tables(found).strip()
     page = (report.DOCS / "experiments.md").read_text(encoding="utf-8")
-    measured = experiments_report.tables(experiments_report.read(results))
-    assert page.split(report.BEGIN)[1].split(report.END)[0].strip() == measured.strip()
+    experiments_found = experiments_report.tables(experiments_report.read(results))
+    assert page.split(report.BEGIN)[1].split(report.END)[0].strip() == experiments_found.strip()
 
 
 def test_published_nats_become_published_bits():
