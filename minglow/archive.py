@@ -89,11 +89,11 @@ def sweep(folder: Path) -> list[Path]:
     return left
 
 
-def description(array: np.ndarray) -> dict[str, Any]:
+def description(array: np.ndarray) -> list[Any]:
     """An array's shape, dtype and SHA-256, as JSON can say them."""
     content = np.ascontiguousarray(array)
-    return {"shape": list(array.shape), "dtype": array.dtype.str,
-            "sha256": hashlib.sha256(content.data if content.size else b"").hexdigest()}
+    digest = hashlib.sha256(content.data if content.size else b"").hexdigest()
+    return [list(array.shape), array.dtype.str, digest]
 
 
 def _read(file: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -117,23 +117,22 @@ def _read(file: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             raise ArchiveError("damaged, its members are not those of its manifest")
         arrays = {name: _array(archive, info, expected[name]) for name, info in members.items()}
     for name, array in arrays.items():
-        if description(array)["sha256"] != expected[name]["sha256"]:
+        if description(array) != expected[name]:
             raise ArchiveError(f"damaged, {name} differs from its manifest")
     return arrays, manifest
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo,
-           expected: dict[str, Any] | None) -> np.ndarray:
+           expected: list[Any] | None) -> np.ndarray:
     """One member's array, of the shape and dtype that were expected; nothing is read before they are."""
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
         if version != (1, 0):
             raise ArchiveError(f"expected arrays of version 1.0, got {version} in {info.filename}")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(member, LARGEST_HEADER)
-        found = {"shape": list(shape), "dtype": dtype.str}
         if dtype.kind not in "biuf" or fortran:
             raise ArchiveError(f"expected numbers in C's order, got {dtype} in {info.filename}")
-        if expected is not None and found != {key: expected[key] for key in found}:
+        if expected is not None and [list(shape), dtype.str] != expected[:2]:
             raise ArchiveError(f"damaged, {info.filename} differs from its manifest")
         count = prod(shape) * dtype.itemsize
         if member.tell() + count != info.file_size:

@@ -185,19 +185,19 @@ def manifest(**arrays):
     return ("manifest.npy", npy((len(text),), "|u1", text))
 
 
-HUGE = {"shape": [2**40], "dtype": "<f4", "sha256": ""}
+HUGE = [[2**40], "<f4", ""]
 BOMBS = {
     "a terabyte by its header": [manifest(parameters=HUGE), ("parameters.npy", npy((2**40,)))],
     "a size that is no number": [manifest(parameters=HUGE), ("parameters.npy", npy("(1e99,)"))],
-    "a negative size": [manifest(parameters=HUGE | {"shape": [-4]}), ("parameters.npy", npy((-4,)))],
-    "objects": [manifest(parameters=HUGE | {"dtype": "|O"}),
+    "a negative size": [manifest(parameters=[[-4], "<f4", ""]), ("parameters.npy", npy((-4,)))],
+    "objects": [manifest(parameters=[[2**40], "|O", ""]),
                 ("parameters.npy", npy((1,), "|O", b"\x80"))],
     "a header without end": [manifest(parameters=HUGE), ("parameters.npy", npy("(" * 5000))],
     "no manifest": [("parameters.npy", npy((0,)))],
     "a manifest of numbers": [("manifest.npy", npy((1,), "<f8", b"01234567"))],
     "nested JSON": [("manifest.npy", npy((60000,), "|u1", b"[" * 60000))],
     "another manifest's": [manifest(), ("parameters.npy", npy((0,)))],
-    "Fortran's order": [manifest(parameters={"shape": [0, 0], "dtype": "<f4", "sha256": ""}),
+    "Fortran's order": [manifest(parameters=[[0, 0], "<f4", ""]),
                         ("parameters.npy", npy((0, 0), fortran=True))],
 }
 
