@@ -102,6 +102,12 @@ def test_the_page_shows_what_was_measured():
     assert page.split(report.BEGIN)[1].split(report.END)[0].strip() == experiments_found.strip()
 
 
+def test_the_family_has_as_many_parameters_each():
+    path = report.DOCS.parent / "benchmarks" / "results" / "family.json"
+    counts = {run["parameters"] for run in json.loads(path.read_text(encoding="utf-8"))["runs"].values()}
+    assert len(counts) == 3 and max(counts) < 1.04 * min(counts)
+
+
 def test_published_nats_become_published_bits():
     rows = experiments_report.nice_in_bits()
     assert "| 1980.50 | 4.36 |" in rows and "| 5371.78 | 4.48 |" in rows
