@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minglow.nets import Conv, TransposedConv, conv_net, mlp
+from minglow.nets import Conv, EdgeBias, TransposedConv, conv_net, mlp
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -75,3 +75,14 @@ def test_a_convolution_wants_a_centre_and_images(convolution):
         convolution(2, 2, 2)
     with pytest.raises(ValueError, match=r"expected images \(B, h, w, 2\), got \(3, 2\)"):
         convolution(2, 2).forward(np.zeros((3, 2), np.float32))
+
+
+def test_an_edge_bias_is_what_reaches_beyond_the_image():
+    rng = np.random.default_rng(0)
+    net = EdgeBias(2, 3, rng=rng, dtype=np.float64)
+    x, bias = rng.standard_normal((2, 3, 4, 2)), net.params["bias"]
+    y, _ = net.forward(x)
+    for i, j in np.ndindex(3, 4):
+        taps = [bias[di, dj] for di, dj in np.ndindex(3, 3)
+                if not (0 <= i + di - 1 < 3 and 0 <= j + dj - 1 < 4)]
+        np.testing.assert_allclose(y[:, i, j], x[:, i, j] + np.sum(taps, axis=0) if taps else x[:, i, j])

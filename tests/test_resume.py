@@ -283,6 +283,16 @@ def test_the_first_layer_that_overflows_is_named():
         assert first_fault(flow, x).startswith("ActNorm at bijection.inner.1 is the first layer")
 
 
+def test_of_gradients_the_first_to_go_is_named():
+    flow = mg.glow((4, 4, 1), 2, 1, 4, rng=0)
+    names = list(flow.flat.where)
+    for name in names[3], names[7]:  # backward begins with the last layer
+        flow.flat.view(flow.flat.grad, name)[...] = np.nan
+    x = np.zeros((2, 4, 4, 1), np.float32)
+    assert first_fault(flow, x) == f"the gradient of {names[7]} is the first that is NaN or inf"
+    assert first_fault(flow, x + np.nan) == "x is NaN or inf: the dequantizer has diverged"
+
+
 def test_a_trace_is_forward():
     for start, shape in (
             (mg.glow((4, 4, 1), 2, 2, 4, rng=0), (4, 4, 1)),
