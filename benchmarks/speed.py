@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks import ours, peers
 from benchmarks.products import products
 from benchmarks.subject import PAPER, SIZES
-from benchmarks.timing import compare, exponent, interleaved, summary
+from benchmarks.timing import compare, exponent, interleaved, ratios, summary
 
 ROUNDS = {"paper": (15, 1), "course": (40, 10)}
 OURS = ("minglow", "minglow, reversible", "minglow, numpy")
@@ -34,23 +34,6 @@ def measure(quick: bool = False) -> dict[str, object]:
             "ratios": ratios(times, limit),
         }
     return results
-
-
-def ratios(times: dict, limit: dict) -> dict[str, float]:
-    """The fastest peer's median over minglow's, and the others that are asked for."""
-    medians = {what: {name: entry["median"] for name, entry in by_name.items()}
-               for what, by_name in times.items()}
-    found = {}
-    for what, by_name in medians.items():
-        fastest = min(value for name, value in by_name.items() if name not in OURS)
-        eager = min(value for name, value in by_name.items()
-                    if name not in OURS and "compiled" not in name)
-        found[f"{what}: fastest peer / minglow"] = fastest / by_name["minglow"]
-        found[f"{what}: fastest eager peer / minglow"] = eager / by_name["minglow"]
-    step = medians["train_step"]
-    found["products / train_step"] = limit["train_step"]["median"] / step["minglow"]
-    found["reversible / stored"] = step["minglow, reversible"] / step["minglow"]
-    return {name: round(value, 3) for name, value in found.items()}
 
 
 def depth(quick: bool = False) -> dict[str, object]:

@@ -55,3 +55,20 @@ def summary(seconds: list[float]) -> dict[str, float]:
 def exponent(sizes: list[float], milliseconds: list[float]) -> float:
     """The p of time = c * size^p, fitted by least squares of the logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(milliseconds), 1)[0])
+
+
+def ratios(times: dict, limit: dict) -> dict[str, float]:
+    """The fastest peer's median over minglow's, and the others that are asked for."""
+    medians = {what: {name: entry["median"] for name, entry in by_name.items()}
+               for what, by_name in times.items()}
+    found = {}
+    for what, by_name in medians.items():
+        fastest = min(value for name, value in by_name.items() if name not in OURS)
+        eager = min(value for name, value in by_name.items()
+                    if name not in OURS and "compiled" not in name)
+        found[f"{what}: fastest peer / minglow"] = fastest / by_name["minglow"]
+        found[f"{what}: fastest eager peer / minglow"] = eager / by_name["minglow"]
+    step = medians["train_step"]
+    found["products / train_step"] = limit["train_step"]["median"] / step["minglow"]
+    found["reversible / stored"] = step["minglow, reversible"] / step["minglow"]
+    return {name: round(value, 3) for name, value in found.items()}

@@ -10,9 +10,8 @@ from benchmarks import experiments, experiments_report, report, timing
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.memory import resident
 from benchmarks.products import products
-from benchmarks.speed import ratios
 from benchmarks.subject import COURSE, PAPER, Size
-from benchmarks.timing import exponent, summary
+from benchmarks.timing import exponent, ratios, summary
 from minglow.nets import Conv, Dense, TransposedConv
 from minglow.testing import moved
 
