@@ -8,7 +8,6 @@ from benchmarks.subject import PAPER, SIZES
 from benchmarks.timing import compare, exponent, interleaved, ratios, summary
 
 ROUNDS = {"paper": (15, 1), "course": (40, 10)}
-OURS = ("minglow", "minglow, reversible", "minglow, numpy")
 
 
 def measure(quick: bool = False) -> dict[str, object]:

@@ -11,6 +11,7 @@ from benchmarks.subject import Subject
 
 # Idle threads of one library spin for some milliseconds before they sleep, and would slow the next.
 SETTLE = 0.05
+OURS = ("minglow", "minglow, reversible", "minglow, numpy")
 
 
 def interleaved(operations: dict[str, Callable[[], object]], rounds: int, repeat: int = 1,

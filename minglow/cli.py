@@ -136,8 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"minglow {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except Interrupted as interruption:
-        print(f"minglow {args.command}: {interruption}; `minglow train --resume RUN` goes on",
-              file=sys.stderr)
+        print(f"minglow {args.command}: {interruption}", file=sys.stderr)
         return 128 + interruption.signal
     except KeyboardInterrupt:
         print(f"minglow {args.command}: interrupted", file=sys.stderr)

@@ -61,7 +61,9 @@ def add_training(sub: argparse.ArgumentParser) -> None:
                      help="steps between evaluations, which save the run, too (100)")
     sub.add_argument("--optimizer", choices=OPTIMIZERS, default="adam",
                      help="Glow's published code has an adamax of its own (adam)")
-    sub.add_argument("--decay", type=amount, default=0.999, help="of the parameters' average (0.999)")
+    sub.add_argument("--decay", type=amount, default=0.999,
+                     help="of the parameters' average, which is what is evaluated and kept: it looks "
+                          "back 1 / (1 - decay) steps; for short runs take 0.99 (0.999)")
     sub.add_argument("--shift", type=amount,
                      help="largest random shift of training images in pixels (the digits 1, others 0)")
     sub.add_argument("--whole", action="store_true", help="shift by whole pixels only: without blur")

@@ -32,12 +32,17 @@ def load_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
     return restored(saved, build), saved.recipe
 
 
-def load_dequantizer(path: Path, recipe: dict[str, Any]) -> Dequantizer:
+def load_dequantizer(path: str | Path, recipe: dict[str, Any]) -> Dequantizer:
     """The dequantizer that a flow was trained with, from its run. Raises CheckpointError."""
     dequantizer = build_dequantizer(recipe)
     value = dequantizer.flat.value
     if value.size:
-        saved = checkpoint.read(path if path.suffix == ".npz" else beside(path, runs.CHECKPOINT))
+        path = Path(path)
+        model = path if path.suffix == ".npz" else beside(path, runs.CHECKPOINT)
+        if not model.is_file():
+            raise checkpoint.CheckpointError(f"{path}: expected its run's {model.name} beside it, which "
+                                             "holds the dequantizer that it learned with, got none")
+        saved = checkpoint.read(model)
         found = saved.arrays.get("dequantizer", np.empty(0))
         if (found.shape, found.dtype) != (value.shape, value.dtype):
             raise checkpoint.CheckpointError(

@@ -42,7 +42,8 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
     steps    optimiser steps          batch    images in each
     rate     largest learning rate: it rises over `warm_up` steps and falls along a cosine
     clip     largest norm of the gradient
-    decay    of the Polyak average, which every evaluation uses
+    decay    of the Polyak average, which every evaluation uses: it looks back 1 / (1 - decay) steps, too
+             far for a run of a few hundred, where 0.99 is better
     shift    largest random shift of a training image, in pixels, made to half of them; 0 for none
     whole    shift by whole pixels only
     flip     mirror half of the training images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,33 @@ from minglow import checkpoint, data, kernels, runs
 from minglow.archive import sweep
 from minglow.commands import data_for, load_data, reading, report_quality, say
 from minglow.recipes import DEFAULTS, OPTIMIZERS, build, build_dequantizer
-from minglow.saved import follow, load_dequantizer, load_flow
+from minglow.saved import load_dequantizer, load_flow
 from minglow.signals import asked_to_stop
-from minglow.train import train
+from minglow.train import Interrupted, train
+
+GLOWS = "glow", "published"
+BELONGS = {  # which models have an option
+    "permutation": GLOWS, "coupling": GLOWS, "no_learned_prior": ("glow",), "learned_top": GLOWS,
+    "conditional": GLOWS, "classification": GLOWS, "logit": ("glow", "realnvp"), "net": ("realnvp",),
+    "base": ("nice",), "reversible": (*GLOWS, "realnvp"),
+}
 
 
 def run_train(args: argparse.Namespace) -> None:
     """Train a flow and write runs/<name>/, or go on with a run that was interrupted."""
     if args.resume:
-        said = [key for key, value in vars(args.unsaid).items() if getattr(args, key) != value]
-        others = sorted(set(said) - {"resume", "backend", "threads"})
+        others = sorted(said(args) - {"resume", "backend", "threads", "data"})
         if others:
             raise ValueError(f"expected no other option of training beside --resume, got {others[0]}: "
                              "the run keeps those that it began with")
         last = checkpoint.read(args.resume / runs.LAST)
-        learn(args.resume, last.recipe, data_for(last.recipe), last)
+        images = data_for(last.recipe, args if "data" in said(args) else None)
+        learn(args.resume, last.recipe, images, last)
         return
+    check_options(args)
     images = load_data(args.data, **reading(args))
     recipe = recipe_of(args, images)
-    follow(Path(args.data), recipe, build)  # a model that can't be has no folder
+    build(recipe)  # a model that can't be has no folder
     learn(runs.new_folder(args.runs, args.name, Path(args.data).stem), recipe, images)
 
 
@@ -46,12 +55,31 @@ def learn(folder: Path, recipe: dict[str, Any], images: data.Images,
     with runs.Recorder(folder, options["steps"], done=done) as recorder, asked_to_stop() as stop:
         keeper = runs.Keeper(folder, flow, dequantizer, recipe, recorder, images.held_out[:16])
         optimizer = OPTIMIZERS[options.pop("optimizer")]
-        train(flow, images, dequantizer=dequantizer, optimizer=optimizer, resume=last, report=recorder,
-              keep=keeper, stop=stop, **options)
+        try:
+            train(flow, images, dequantizer=dequantizer, optimizer=optimizer, resume=last,
+                  report=recorder, keep=keeper, stop=stop, **options)
+        except Interrupted:
+            print(f"minglow train --resume {folder}  # goes on", file=sys.stderr)
+            raise
     flow, _ = load_flow(folder)
     runs.pictures(folder, flow, images, recorder.curve, recipe["seed"])
     report_quality(flow, images, load_dequantizer(folder, recipe))
     say(pictures=", ".join(sorted(str(path) for path in folder.glob("*.png"))))
+
+
+def said(args: argparse.Namespace) -> set[str]:
+    """The options that the command line set to something else than their defaults."""
+    return {key for key, value in vars(args.unsaid).items() if getattr(args, key) != value}
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Raise ValueError for an option that its model does not have."""
+    for key in sorted(said(args) & BELONGS.keys()):
+        if args.model not in BELONGS[key]:
+            raise ValueError(f"expected --{key.replace('_', '-')} with --model {' or '.join(BELONGS[key])}, "
+                             f"got --model {args.model}")
+    if args.classification and not args.conditional:
+        raise ValueError("expected --classification with --conditional, got it alone")
 
 
 def recipe_of(args: argparse.Namespace, images: data.Images) -> dict[str, Any]:
