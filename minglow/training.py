@@ -76,7 +76,8 @@ def check_options(args: argparse.Namespace) -> None:
     """Raise ValueError for an option that its model does not have."""
     for key in sorted(said(args) & BELONGS.keys()):
         if args.model not in BELONGS[key]:
-            raise ValueError(f"expected --{key.replace('_', '-')} with --model {' or '.join(BELONGS[key])}, "
+            models = " or ".join(BELONGS[key])
+            raise ValueError(f"expected --{key.replace('_', '-')} with --model {models}, "
                              f"got --model {args.model}")
     if args.classification and not args.conditional:
         raise ValueError("expected --classification with --conditional, got it alone")

@@ -199,7 +199,7 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines(tmp_path):
 BAD = {
     "no command": ([], "COMMAND"),
     "conditional RealNVP": (["train", "--model", "realnvp", "--conditional"],
-                            "expected --conditional with --model glow or published, got --model realnvp"),
+                            "--conditional with --model glow or published, got --model realnvp"),
     "NICE by logits": (["train", "--model", "nice", "--logit", "0.1"],
                        "expected --logit with --model glow or realnvp, got --model nice"),
     "unknown command": (["fly"], "invalid choice: 'fly'"),
@@ -238,7 +238,8 @@ BAD = {
     "no classes": (["sample", "RUN", "--label", "3"], "expected no labels: its base has no classes"),
     "model": (["train", "--model", "gan"], "invalid choice: 'gan'"),
     "odd for realnvp": (["train", "--model", "realnvp", "-L", "4"], "w by 16, got shape (8, 8, 1)"),
-    "no classes to classify": (["train", "--classification", "1"], "expected --classification with --conditional, got it alone"),
+    "no classes to classify": (
+        ["train", "--classification", "1"], "expected --classification with --conditional, got it"),
     "no name": (["train", "--name", ""], "expected the name of a folder in runs, got ''"),
     "parent": (["train", "--name", ".."], "the name of a folder in runs, got '..'"),
     "out is a folder": (["sample", "RUN", "--out", "."], "expected a file to write, got the folder ."),
