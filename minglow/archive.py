@@ -42,10 +42,10 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     with path.open("rb") as file:
         try:
             return _read(file)
-        except (ArchiveError, OSError):
+        except ArchiveError:
             raise
         except Exception as error:  # damaged archives raise a dozen kinds of exception
-            raise ArchiveError(" ".join(f"damaged ({type(error).__name__}: {error})".split())) from None
+            raise ArchiveError(f"damaged ({type(error).__name__}: {error})") from None
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 from minglow.bijection import Bijection
 from minglow.testing import BrokenPromise, examples, layer_checks
+from minglow.text import one_line
 
 KNOWN = {"channels": 4, "shape": (2, 3, 4), "rng": 0}  # arguments that a constructor may ask for
 
@@ -84,7 +85,7 @@ def _raised(error: BaseException) -> str:
     """What was raised, in which function of which line."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = f"in {frame.name}, {Path(frame.filename).name}:{frame.lineno}"
-    return " ".join(f"raised {type(error).__name__} {place}: {error}".split())
+    return one_line(f"raised {type(error).__name__} {place}: {error}")
 
 
 def _promise(check: Any) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from minglow import archive
 from minglow.dequantizers import Dequantizer
 from minglow.flow import Flow
+from minglow.text import one_line
 from minglow.version import __version__
 
 FORMAT = 2
@@ -26,6 +27,9 @@ Saved = Flow | Dequantizer
 
 class CheckpointError(ValueError):
     """A file is not a checkpoint, is damaged, or doesn't fit the flow; the message names it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class Checkpoint(NamedTuple):
@@ -95,8 +99,21 @@ def restore(checkpoint: Checkpoint, flow: Saved) -> None:
             got = "none" if found is None else f"{found.dtype} {found.shape}"
             raise CheckpointError(f"{checkpoint.path}: expected {name} as {target.dtype} "
                                   f"{target.shape}, got {got}")
+    for name in targets:
+        check_values(checkpoint.path, name, checkpoint.arrays[name])
     for name, target in targets.items():
         target[...] = checkpoint.arrays[name]
+
+
+def check_values(path: str | Path, name: str, array: np.ndarray) -> None:
+    """Raise CheckpointError for numbers with which the flow would be no bijection."""
+    if not np.isfinite(array).all():
+        raise CheckpointError(f"{path}: expected {name} to be finite, got NaN or inf")
+    constant = name.rsplit(".", 1)[-1]
+    if constant == "order" and not np.array_equal(np.sort(array), np.arange(array.size)):
+        raise CheckpointError(f"{path}: expected {name} to hold each channel once, got {array.tolist()}")
+    if constant == "sign" and not (np.abs(array) == 1).all():
+        raise CheckpointError(f"{path}: expected {name} to hold 1 and -1, got {array.tolist()}")
 
 
 def _arrays(flow: Saved) -> dict[str, np.ndarray]:

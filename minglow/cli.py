@@ -25,6 +25,7 @@ from minglow.commands import (
     run_sample,
 )
 from minglow.options import add_model, add_training, amount, natural, positive
+from minglow.text import one_line
 from minglow.train import Interrupted
 from minglow.training import run_train
 
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with np.errstate(all="ignore"):  # Flow looks for NaN and inf, and says where they came from
             return args.run(args) or 0
     except (ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
-        print(f"minglow {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"minglow {args.command}: error: {one_line(error)}", file=sys.stderr)
         return 1
     except Interrupted as interruption:
         print(f"minglow {args.command}: {interruption}", file=sys.stderr)

@@ -15,6 +15,7 @@ from minglow.dequantizers import Dequantizer
 from minglow.diagnosis import Invertibility, invertibility
 from minglow.flow import Flow
 from minglow.saved import WEIGHTS, beside, load_dequantizer, load_flow
+from minglow.text import one_line
 from minglow.train import evaluate, labels_for
 from minglow.weights import export_safetensors
 
@@ -91,7 +92,7 @@ def run_interpolate(args: argparse.Namespace) -> None:
 def run_info(args: argparse.Namespace) -> None:
     """Print what a checkpoint holds, and how invertible it is."""
     flow, recipe = load_flow(args.checkpoint)
-    say(**recipe, parameters=flow.flat.value.size)
+    say(**recipe | {"parameters": flow.flat.value.size})
     say(**monitored(invertibility(flow, np.clip(flow.sample(16, rng=0), -0.5, 0.5))))
 
 
@@ -142,4 +143,4 @@ def save(figure: Figure, out: Path) -> Path:
 def say(**facts: object) -> None:
     """Print facts as key=value lines."""
     for key, value in facts.items():
-        print(f"{key}={value}", flush=True)
+        print(f"{key}={one_line(value)}", flush=True)

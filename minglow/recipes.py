@@ -14,6 +14,7 @@ import minglow
 from minglow import dequantizers, distributions, layers, nets, optim
 from minglow.dequantizers import Dequantizer
 from minglow.flow import Flow
+from minglow.words import AMOUNT, SHAPE, TEXT, TRUTH, check, one_of, optional, whole
 
 PERMUTATIONS = {"1x1": layers.InvConv1x1, "lu": layers.InvConv1x1LU,
                 "shuffle": layers.Shuffle, "reverse": layers.Reverse}
@@ -35,6 +36,21 @@ DEFAULTS = {
 # What recipes said nothing of before these could be chosen.
 ONCE: dict[str, Any] = {"net": "residual", "base": "logistic", "learned_prior": True,
                         "learned_top": False, "classes": 0, "logit": 0.0, "dequantize": "uniform"}
+
+
+def checked(recipe: Any) -> dict[str, Any]:
+    """The recipe, with what it does not say. Raises ValueError unless a flow can be built from it."""
+    full = ONCE | recipe if isinstance(recipe, dict) else recipe
+    check(full, KINDS, "a recipe")
+    check(full.get("reading", dict.fromkeys(READING)), READING, "a recipe's reading")
+    return full
+
+
+def training(recipe: dict[str, Any]) -> dict[str, Any]:
+    """How a recipe says that its flow is trained. Raises ValueError unless it does."""
+    said: Any = recipe.get("training")
+    check(said, TRAINING, "a recipe's training")
+    return {key: said[key] for key in TRAINING}
 
 
 def build(recipe: dict[str, Any]) -> Flow:
@@ -88,3 +104,19 @@ def _dtype(recipe: dict[str, Any]) -> type:
 
 
 MODELS = {"glow": _glow, "published": _published, "realnvp": _realnvp, "nice": _nice}
+
+KINDS = {
+    "model": one_of(MODELS), "shape": SHAPE, "levels": whole(1, 16), "steps": whole(1),
+    "hidden": whole(1), "permutation": one_of(PERMUTATIONS), "coupling": one_of(COUPLINGS),
+    "net": one_of(NETS), "base": one_of(BASES), "learned_prior": TRUTH, "learned_top": TRUTH,
+    "classes": whole(0), "logit": AMOUNT, "dequantize": one_of([*DEQUANTIZERS, "variational"]),
+    "reversible": TRUTH, "dtype": one_of(("float32", "float64")), "seed": whole(0), "data": TEXT,
+    "grey_levels": whole(2, 256),
+}
+READING = {"grey_levels": optional(whole(2, 256)), "bits": optional(whole(1, 8)),
+           "size": optional(whole(1)), "grey": optional(TRUTH)}
+TRAINING = {
+    "steps": whole(1), "batch": whole(1), "rate": AMOUNT, "decay": AMOUNT, "shift": AMOUNT,
+    "whole": TRUTH, "flip": TRUTH, "classification": AMOUNT, "optimizer": one_of(OPTIMIZERS),
+    "seed": whole(0), "evaluate_every": whole(1),
+}

@@ -1,31 +1,25 @@
-"""A run's folder: its checkpoint, metrics.csv and pictures. Floor 3."""
+"""A run's folder: its checkpoints and pictures. Floor 3."""
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
-from time import perf_counter
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from minglow import checkpoint, plots
-from minglow.archive import replacing
 from minglow.bits import dequantize, quantize
 from minglow.data import Images
 from minglow.dequantizers import Dequantizer
 from minglow.diagnosis import invertibility
 from minglow.flow import Flow
 from minglow.inference import interpolate
+from minglow.metrics import Recorder
 from minglow.state import State
-from minglow.train import Progress
 
 CHECKPOINT = "model.npz"  # the best so far, and its dequantizer if that learns
 LAST = "last.npz"  # where training stands
-METRICS = "metrics.csv"
 MOST_IMAGES = 10_000  # on one sheet
 TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 
@@ -43,72 +37,6 @@ def new_folder(parent: str | Path, name: str | None, stem: str) -> Path:
         raise ValueError(f"expected a new run, got {folder}, which has content: choose another --name")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-class Recorder:
-    """Shows where training stands, and keeps it in metrics.csv; one call a step.
-
-    On a terminal a progress bar; elsewhere a key=value line for every evaluation. A run that goes on
-    after `done` steps keeps their lines, drops any after them, and counts the seconds on.
-    """
-
-    def __init__(self, folder: Path, steps: int, stream: TextIO | None = None, done: int = 0) -> None:
-        self.stream = stream or sys.stderr
-        self.curve: list[tuple[int, float, float]] = []  # step, mean training bits, held-out bits
-        self.since: list[float] = []  # training bits since the last evaluation
-        path = folder / METRICS
-        lines = path.read_text(encoding="utf-8").splitlines()[1:done + 1] if done else []
-        if len(lines) < done:
-            raise ValueError(f"{path}: expected a line for each of {done} steps, got {len(lines)}")
-        with replacing(path) as file:
-            header = ",".join((*Progress._fields, "seconds"))
-            file.write("".join(f"{line}\n" for line in [header, *lines]).encode())
-        for line in lines:
-            step, bits, _, held_out_bits, seconds = line.split(",")
-            self._remember(int(step), float(bits), float(held_out_bits) if held_out_bits else None)
-        self.start = perf_counter() - (float(seconds) if lines else 0.0)
-        self.first, self.began = done, perf_counter()
-        self.file = path.open("a", encoding="utf-8")
-        self.bar = tqdm(total=steps, initial=done, unit="step", file=self.stream, dynamic_ncols=True,
-                        disable=not self.stream.isatty())
-
-    def __call__(self, progress: Progress) -> None:
-        """Take in one step."""
-        seconds = perf_counter() - self.start
-        fields = ("" if value is None else f"{value:.6g}" for value in (*progress, seconds))
-        self.file.write(",".join(fields) + "\n")
-        self._remember(progress.step, progress.bits, progress.held_out_bits)
-        self._show(progress, seconds)
-
-    def flush(self) -> None:
-        """Put what was taken in onto the disk: a checkpoint must not be ahead of its metrics."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-
-    def _remember(self, step: int, bits: float, held_out_bits: float | None) -> None:
-        self.since.append(bits)
-        if held_out_bits is not None:
-            self.curve.append((step, sum(self.since) / len(self.since), held_out_bits))
-            self.since.clear()
-
-    def _show(self, progress: Progress, seconds: float) -> None:
-        if not self.bar.disable:
-            held_out = f", held out {self.curve[-1][2]:.3f}" if self.curve else ""
-            self.bar.set_postfix_str(f"bits/dim {progress.bits:.3f}{held_out}", refresh=False)
-            self.bar.update()
-        elif progress.held_out_bits is not None:
-            step, bits, held_out_bits = self.curve[-1]
-            pace = (perf_counter() - self.began) / (step - self.first)
-            left = pace * (self.bar.total - step)
-            print(f"step={step} bits_per_dim={bits:.3f} held_out={held_out_bits:.3f} "
-                  f"seconds={seconds:.1f} left={left:.0f}", file=self.stream, flush=True)
-
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.bar.close()
 
 
 class Keeper:

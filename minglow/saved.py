@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import numpy as np
 from minglow import checkpoint, runs
 from minglow.dequantizers import Dequantizer
 from minglow.flow import Flow
-from minglow.recipes import build, build_dequantizer
+from minglow.recipes import build, build_dequantizer, checked
 from minglow.weights import import_safetensors, read_recipe
+from minglow.words import smallest_size
 
 WEIGHTS = ".safetensors"
 
@@ -25,11 +25,11 @@ def load_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
     path = Path(path)
     if path.suffix == WEIGHTS and not path.is_dir():
         recipe = read_recipe(path)
-        flow = follow(path, recipe, build)
+        flow = follow(path, recipe)
         import_safetensors(flow, path)
         return flow, recipe
     saved = checkpoint.read(path / runs.CHECKPOINT if path.is_dir() else path)
-    return restored(saved, build), saved.recipe
+    return restored(saved), saved.recipe
 
 
 def load_dequantizer(path: str | Path, recipe: dict[str, Any]) -> Dequantizer:
@@ -52,20 +52,25 @@ def load_dequantizer(path: str | Path, recipe: dict[str, Any]) -> Dequantizer:
     return dequantizer
 
 
-def restored(saved: checkpoint.Checkpoint, build: Callable[[dict[str, Any]], Any]) -> Any:
-    """What a checkpoint's recipe builds, with its arrays. Raises CheckpointError."""
-    built = follow(saved.path, saved.recipe, build)
-    checkpoint.restore(saved, built)
-    return built
+def restored(saved: checkpoint.Checkpoint) -> Flow:
+    """The flow that a checkpoint's recipe builds, with its arrays. Raises CheckpointError."""
+    flow = follow(saved.path, saved.recipe)
+    checkpoint.restore(saved, flow)
+    return flow
 
 
-def follow(path: Path, recipe: dict[str, Any], build: Callable[[dict[str, Any]], Any]) -> Any:
-    """What a recipe builds, at its random start. Raises CheckpointError that names its file."""
+def follow(path: Path, recipe: dict[str, Any]) -> Flow:
+    """The flow that a recipe builds, at its random start.
+
+    Raises CheckpointError that names its file, and before memory is taken for more than that could hold.
+    """
     try:
-        return build(recipe)
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"{path}: its recipe cannot be followed ({error!r})"
-        raise checkpoint.CheckpointError(message) from None
+        full = checked(recipe)
+        if 4 * smallest_size(full) > path.stat().st_size:  # 4 bytes are the least that a parameter takes
+            raise ValueError("it asks for more parameters than the file could hold")
+        return build(full)
+    except ValueError as error:
+        raise checkpoint.CheckpointError(f"{path}: its recipe cannot be followed: {error}") from None
 
 
 def beside(path: Path, name: str) -> Path:

@@ -66,9 +66,9 @@ class State:
         """The rest, as JSON can say it."""
         return {"step": self.step, "best": self.best, "rng": self.rng.bit_generator.state}
 
-    def restore(self, saved: Checkpoint) -> None:
-        """Go on from where a checkpoint was written. Raises CheckpointError, and changes nothing, unless
-        it holds such a state."""
+    def restore(self, saved: Checkpoint, count: int) -> None:
+        """Go on from where a checkpoint was written, with `count` images. Raises CheckpointError, and
+        changes nothing, unless it holds such a state."""
         for name, target in self.arrays().items():
             found = saved.arrays.get(name)
             if found is None or found.dtype != target.dtype or (
@@ -76,14 +76,19 @@ class State:
                 got = "none" if found is None else f"{found.dtype} {found.shape}"
                 raise CheckpointError(f"{saved.path}: expected {name} as {target.dtype} {target.shape} "
                                       f"to go on from, got {got}")
+        waiting = saved.arrays["waiting"]
+        if waiting.ndim != 1 or not ((waiting >= 0) & (waiting < count)).all():
+            raise CheckpointError(f"{saved.path}: expected places of the {count} images to train on, "
+                                  "got others: was it trained on these?")
+        step, best, rng = steps_done(saved), saved.facts.get("best"), np.random.default_rng()
         try:
-            rng = np.random.default_rng()
             rng.bit_generator.state = saved.facts["rng"]
-            step, best = int(saved.facts["step"]), float(saved.facts["best"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{saved.path}: expected the facts of training, "
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"{saved.path}: expected the random generator's state, "
                                   f"got none ({error!r})") from None
-        self.step, self.best, self.rng, self.waiting = step, best, rng, saved.arrays["waiting"]
+        if type(best) is not float or np.isnan(best):
+            raise CheckpointError(f"{saved.path}: expected the best bits per dimension, got {best!r}")
+        self.step, self.best, self.rng, self.waiting = step, best, rng, waiting
         for name, learner in self.learners.items():
             learner.optimizer.steps = learner.average.steps = step
             for key, target in learner.arrays().items():
@@ -111,6 +116,14 @@ class State:
         """The averages in the parameters' place, for good."""
         for learner in self.learners.values():
             learner.flat.value[...] = learner.average.average
+
+
+def steps_done(saved: Checkpoint) -> int:
+    """After how many steps a checkpoint was written. Raises CheckpointError if it is no state."""
+    step = saved.facts.get("step")
+    if type(step) is not int or step < 1:
+        raise CheckpointError(f"{saved.path}: expected the state of training after a step, got {step!r}")
+    return step
 
 
 def take(waiting: np.ndarray, count: int, batch: int, rng: np.random.Generator,

@@ -72,7 +72,7 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
     held_out_labels = labels_for(flow, images.held_out_labels)
     state = State(flow, dequantizer, optimizer, decay, seed)
     if resume:
-        state.restore(resume)
+        state.restore(resume, len(images.train))
     else:
         start(state, flow, dequantizer, images.train, batch)
     x = None

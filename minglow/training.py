@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from minglow import checkpoint, data, kernels, runs
+from minglow import checkpoint, data, kernels, metrics, runs
 from minglow.archive import sweep
 from minglow.commands import data_for, load_data, reading, report_quality, say
-from minglow.recipes import DEFAULTS, OPTIMIZERS, build, build_dequantizer
-from minglow.saved import load_dequantizer, load_flow
+from minglow.flow import Flow
+from minglow.recipes import DEFAULTS, OPTIMIZERS, build, build_dequantizer, training
+from minglow.saved import load_dequantizer, load_flow, restored
 from minglow.signals import asked_to_stop
+from minglow.state import steps_done
 from minglow.train import Interrupted, train
 
 GLOWS = "glow", "published"
@@ -31,28 +33,25 @@ def run_train(args: argparse.Namespace) -> None:
             raise ValueError(f"expected no other option of training beside --resume, got {others[0]}: "
                              "the run keeps those that it began with")
         last = checkpoint.read(args.resume / runs.LAST)
+        flow = restored(last)
         images = data_for(last.recipe, args if "data" in said(args) else None)
-        learn(args.resume, last.recipe, images, last)
+        learn(args.resume, flow, last.recipe, images, last)
         return
     check_options(args)
     images = load_data(args.data, **reading(args))
     recipe = recipe_of(args, images)
-    build(recipe)  # a model that can't be has no folder
-    learn(runs.new_folder(args.runs, args.name, Path(args.data).stem), recipe, images)
+    flow = build(recipe)  # a model that can't be has no folder
+    learn(runs.new_folder(args.runs, args.name, Path(args.data).stem), flow, recipe, images)
 
 
-def learn(folder: Path, recipe: dict[str, Any], images: data.Images,
+def learn(folder: Path, flow: Flow, recipe: dict[str, Any], images: data.Images,
           last: checkpoint.Checkpoint | None = None) -> None:
     """Train from the start, or from where the last checkpoint was written, to the end."""
-    flow, dequantizer = build(recipe), build_dequantizer(recipe)
-    options = dict(recipe["training"])
+    dequantizer, options = build_dequantizer(recipe), training(recipe)
     sweep(folder)
-    done = 0
-    if last:
-        checkpoint.restore(last, flow)
-        done = last.facts["step"]
+    done = steps_done(last) if last else 0
     say(run=folder, parameters=flow.flat.value.size, images=len(images.train), backend=kernels.current())
-    with runs.Recorder(folder, options["steps"], done=done) as recorder, asked_to_stop() as stop:
+    with metrics.Recorder(folder, options["steps"], done=done) as recorder, asked_to_stop() as stop:
         keeper = runs.Keeper(folder, flow, dequantizer, recipe, recorder, images.held_out[:16])
         optimizer = OPTIMIZERS[options.pop("optimizer")]
         try:

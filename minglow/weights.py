@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minglow.archive import replacing
-from minglow.checkpoint import CheckpointError, Saved, check_file
+from minglow.checkpoint import CheckpointError, Saved, check_file, check_values
 from minglow.version import __version__
 
 FORMAT = 1
@@ -61,7 +61,7 @@ def import_safetensors(flow: Saved, path: str | Path) -> None:
                 raise CheckpointError(f"{path}: expected {name} as {expected}, got {got}")
         arrays = {name: file.get_tensor(name) for name in targets}
     for name, array in arrays.items():
-        _check_values(path, name, array)
+        check_values(path, name, array)
     for name, target in targets.items():
         target[...] = arrays[name]
 
@@ -104,17 +104,6 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         if about.get("format", FORMAT) != FORMAT:
             raise CheckpointError(f"{path}: expected format {FORMAT}, got {about['format']}")
         yield file, about
-
-
-def _check_values(path: str | Path, name: str, array: np.ndarray) -> None:
-    """Raise CheckpointError for numbers with which the flow would be no bijection."""
-    if not np.isfinite(array).all():
-        raise CheckpointError(f"{path}: expected {name} to be finite, got NaN or inf")
-    constant = name.rsplit(".", 1)[1]
-    if constant == "order" and not np.array_equal(np.sort(array), np.arange(array.size)):
-        raise CheckpointError(f"{path}: expected {name} to hold each channel once, got {array.tolist()}")
-    if constant == "sign" and not (np.abs(array) == 1).all():
-        raise CheckpointError(f"{path}: expected {name} to hold 1 and -1, got {array.tolist()}")
 
 
 def _dtype(array: np.ndarray) -> str:

@@ -14,11 +14,11 @@ PACKAGE = Path(minglow.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     1: {"bijection", "arrays", "params", "distributions", "bits", "kernels", "data", "plots",
-        "memory", "blas", "archive", "signals", "top_prior", "version"},
+        "memory", "blas", "archive", "signals", "text", "top_prior", "version"},
     2: {"layers", "nets", "chain", "flow", "optim", "checkpoint", "testing", "dequantizers",
         "weights", "state", "diagnosis"},
-    3: {"models", "train", "runs", "inference"},
-    4: {"cli", "commands", "options", "recipes", "check", "saved", "training", "__main__"},
+    3: {"models", "train", "runs", "metrics", "inference"},
+    4: {"cli", "commands", "options", "recipes", "check", "saved", "training", "words", "__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 

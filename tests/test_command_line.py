@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import minglow
-from minglow import checkpoint, data, runs
+from minglow import checkpoint, data, metrics, runs
 from minglow.cli import main
 from minglow.commands import load_flow
 from minglow.plots import image_sheet, tile
@@ -186,7 +186,7 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines(tmp_path):
     shown = {}
     for kind in Terminal, io.StringIO:
         stream = kind()
-        with runs.Recorder(tmp_path, 2, stream) as recorder:
+        with metrics.Recorder(tmp_path, 2, stream) as recorder:
             recorder(Progress(1, 4.0, 1.0, None))
             recorder(Progress(2, 3.0, 1.0, 3.25))
         shown[kind] = stream.getvalue()

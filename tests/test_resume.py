@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import minglow as mg
-from minglow import archive, checkpoint, cli, kernels, runs
+from minglow import archive, checkpoint, cli, kernels, metrics, runs
 from minglow.checkpoint import CheckpointError
 from minglow.data import Images
 from minglow.dequantizers import VariationalDequantizer
@@ -69,6 +69,7 @@ def test_training_goes_on_bit_by_bit_from_any_step(tmp_path, backend, at):
 def test_another_states_checkpoint_is_refused_and_changes_nothing(tmp_path):
     flow, dequantizer = parts()
     state = State(flow, dequantizer, Adamax, 0.9, 0)
+    state.step = 1
     path = tmp_path / "last.npz"
     checkpoint.save(path, flow, {}, state.arrays(), state.facts())
     saved = checkpoint.read(path)
@@ -77,13 +78,16 @@ def test_another_states_checkpoint_is_refused_and_changes_nothing(tmp_path):
     for changed, message in (
         (saved._replace(arrays=without), "expected dequantizer.mean as float32 .*got none"),
         (saved._replace(arrays=small), r"expected flow.average as .*got float32 \(3,\)"),
-        (saved._replace(facts={}), "expected the facts of training, got none"),
-        (saved._replace(facts=saved.facts | {"rng": {"bit_generator": "MT"}}), "facts of training"),
+        (saved._replace(facts={}), "expected the state of training after a step, got None"),
+        (saved._replace(facts=saved.facts | {"step": -1}), "after a step, got -1"),
+        (saved._replace(facts=saved.facts | {"best": float("nan")}), "the best bits .*, got nan"),
+        (saved._replace(facts=saved.facts | {"rng": {"bit_generator": "MT"}}), "generator's state"),
+        (saved._replace(arrays=saved.arrays | {"waiting": np.array([20])}), "places of the 20 images"),
     ):
         other = State(*parts(seed=2), Adamax, 0.9, 5)
         before = {name: array.copy() for name, array in other.arrays().items()}
         with pytest.raises(CheckpointError, match=message):
-            other.restore(changed)
+            other.restore(changed, 20)
         for name, array in other.arrays().items():
             np.testing.assert_array_equal(array, before[name])
 
@@ -93,17 +97,17 @@ def test_the_command_goes_on_after_a_signal(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     command = ["train", "-K", "1", "-L", "1", "--hidden", "4", "--steps", "250", "--seed", "3"]
     assert cli.main([*command, "--name", "whole"]) == 0
-    real = runs.Recorder.__call__
+    real = metrics.Recorder.__call__
 
     def signal_at_step_130(self, progress):
         real(self, progress)
         if progress.step == 130:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(runs.Recorder, "__call__", signal_at_step_130)
+    monkeypatch.setattr(metrics.Recorder, "__call__", signal_at_step_130)
     assert cli.main([*command, "--name", "cut"]) == 130
     assert "interrupted after step 130" in capsys.readouterr().err
-    monkeypatch.setattr(runs.Recorder, "__call__", real)
+    monkeypatch.setattr(metrics.Recorder, "__call__", real)
     (tmp_path / "runs/cut/model.npz.123.tmp").write_bytes(b"left by a killed process")
     with (tmp_path / "runs/cut/metrics.csv").open("a") as file:
         file.write("131,3.1,1.0,,9.9\n132,3.")  # written by a process that was killed before it saved
@@ -125,7 +129,7 @@ def test_the_command_goes_on_after_a_signal(tmp_path, monkeypatch, capsys):
 def test_the_best_model_is_kept_and_not_the_last(tmp_path):
     flow = mg.glow((4, 4, 1), 1, 1, 4, permutation=mg.Shuffle, rng=0)
     (tmp_path / "run").mkdir()
-    with runs.Recorder(tmp_path / "run", 3, stream=io.StringIO()) as recorder:
+    with metrics.Recorder(tmp_path / "run", 3, stream=io.StringIO()) as recorder:
         dequantizer = mg.dequantizers.UniformDequantizer(17)
         keeper = runs.Keeper(tmp_path / "run", flow, dequantizer, {}, recorder, images().train[:4])
         state = State(flow, dequantizer, Adamax, 0.9, 0)

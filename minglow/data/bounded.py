@@ -10,6 +10,8 @@ from typing import IO
 
 import numpy as np
 
+from minglow.text import one_line
+
 DEFLATE = 1032    # the most bytes that one byte of gz or zip can open to
 LARGEST = 2**32   # the most bytes that a compressed file, or a folder of pictures, may open to
 CHUNK = 2**18
@@ -20,6 +22,9 @@ Stream = IO[bytes] | gzip.GzipFile
 class BadFile(ValueError):
     """A file that cannot be read: one line that begins with its name."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
@@ -29,8 +34,7 @@ def naming(path: Path) -> Iterator[None]:
     except (BadFile, MemoryError):
         raise
     except Exception as error:  # decoders answer damage with a dozen kinds of exception
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BadFile(f"{path}: damaged ({reason})") from None
+        raise BadFile(f"{path}: damaged ({type(error).__name__}: {error})") from None
 
 
 def room(packed: int) -> int:

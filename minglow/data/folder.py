@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MEGAPIXELS = 64  # of one picture
+FREE, PER_BYTE = 4, 100  # megapixels of however small a file; above, a byte of it may open to so many
 ENDINGS = (".png", ".jpg", ".jpeg")
 ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # Exif's tag, and its values that swap the sides
 
@@ -64,8 +65,10 @@ def decode(path: Path, size: int | None = None, grey: bool = False) -> np.ndarra
     with opened(path) as file:
         picture = file if file.format == "PNG" else ImageOps.exif_transpose(file)
         if "transparency" in picture.info or picture.mode in ("LA", "PA", "RGBA"):
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"),
-                                            picture.convert("RGBA"))
+            picture = picture.convert("RGBA")
+            white = Image.new("RGB", picture.size, "white")
+            white.paste(picture, mask=picture.getchannel("A"))
+            picture = white
         picture = picture.convert("L" if grey else "RGB")
         if size is not None:
             picture = ImageOps.fit(picture, (size, size))
@@ -79,6 +82,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
     too_large = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     with path.open("rb") as file, naming(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Exif that is cut short, say: only pixels are asked for
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         head = file.read(25)
         if not head:
@@ -94,8 +98,13 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _check_kind(path: Path, picture: Image.Image, head: bytes) -> None:
-    if picture.width * picture.height > MEGAPIXELS * 10**6:
+    megapixels = picture.width * picture.height / 1e6
+    if megapixels > MEGAPIXELS:
         raise BadFile(f"{path}: expected at most {MEGAPIXELS} megapixels, got more")
+    size = path.stat().st_size
+    if megapixels > max(FREE, PER_BYTE * size / 1e6):  # photographs have some 10 pixels a byte
+        raise BadFile(f"{path}: expected at most {FREE} megapixels in {size:,} bytes, "
+                      f"got {megapixels:.0f}: is it a picture of nothing?")
     if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I"):
         raise BadFile(f"{path}: expected a grey or RGB picture, got {picture.mode}")
     if picture.format == "PNG" and head[24] == 16:  # of RGB, Pillow would drop the lower 8 bits unasked
