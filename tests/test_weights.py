@@ -191,7 +191,7 @@ def test_a_recipe_that_is_not_there_or_no_json_is_named(tmp_path):
         with pytest.raises(CheckpointError, match="expected metadata in JSON, got an error"):
             load_flow(path)
     export_safetensors(glow(), path, {"model": "gan"})
-    with pytest.raises(CheckpointError, match="cannot be followed: expected model of a recipe .*'gan'"):
+    with pytest.raises(CheckpointError, match=r"cannot be followed: expected model of a recipe .*'gan'"):
         load_flow(path)
 
 
