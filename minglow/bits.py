@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from minglow import arguments
+
 T = TypeVar("T", float, np.ndarray)
 
 
@@ -26,7 +28,7 @@ def dequantize(images: np.ndarray, levels: int, rng: int | np.random.Generator |
     Raises ValueError for values that are not integers in 0 .. levels-1, and for less than 2 levels.
     """
     _check_levels(levels)
-    if images.dtype.kind not in "iu":
+    if arguments.array("images", images).dtype.kind not in "iu":
         raise ValueError(f"expected integer images, got {images.dtype}")
     if images.size and not 0 <= int(images.min()) <= int(images.max()) < levels:
         raise ValueError(
@@ -45,6 +47,8 @@ def quantize(x: np.ndarray, levels: int) -> np.ndarray:
     Raises ValueError for NaN: it belongs to no cell.
     """
     _check_levels(levels)
+    if arguments.array("x", x).dtype.kind != "f":
+        raise ValueError(f"expected real numbers to turn into an image, got {x.dtype}")
     if np.isnan(x).any():
         raise ValueError("expected numbers to turn into an image, got NaN")
     dtype = np.uint8 if levels <= 256 else np.uint16
@@ -59,9 +63,12 @@ def bits_per_dim(log_prob: T, dims: int, levels: int) -> T:
     The last term is the cells' volume, levels^-D: a probability is a density times a volume.
     A density of 1 on the whole cube costs log2(levels), as does guessing uniformly.
     """
-    return -log_prob / (dims * log(2)) + log2(levels)
+    _check_levels(levels)
+    if np.asarray(log_prob).dtype.kind not in "iuf" or np.isnan(log_prob).any():
+        raise ValueError(f"expected log_prob in nats, got {log_prob!r}")
+    return -log_prob / (arguments.count("dims", dims) * log(2)) + log2(levels)
 
 
 def _check_levels(levels: int) -> None:
-    if not 2 <= levels <= 2**16:
+    if not 2 <= arguments.count("grey levels", levels, 0) <= 2**16:
         raise ValueError(f"expected from 2 to 65536 grey levels, got {levels}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minglow import arguments
 from minglow.arrays import check_input, zero_log_det
 from minglow.bijection import Bijection
 
@@ -26,7 +27,8 @@ class Chain(Bijection):
 
     def __init__(self, *layers: Bijection) -> None:
         super().__init__()
-        self.layers = layers
+        self.layers = tuple(arguments.instance("each layer of a chain", layer, Bijection)
+                            for layer in layers)
         self.children.update({str(i): layer for i, layer in enumerate(layers)})
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
@@ -86,7 +88,7 @@ class ReversibleChain(Chain):
 
     def __init__(self, *layers: Bijection, kept: int = 0) -> None:
         super().__init__(*layers)
-        middle = max(0, len(layers) - kept)
+        middle = max(0, len(layers) - arguments.count("kept", kept, 0))
         self.first, self.last = Chain(*layers[:middle]), Chain(*layers[middle:])
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:

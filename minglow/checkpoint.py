@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minglow import archive
+from minglow import archive, arguments
 from minglow.dequantizers import Dequantizer
 from minglow.flow import Flow
 from minglow.text import one_line
@@ -57,7 +57,7 @@ def save(path: str | Path, flow: Saved, recipe: dict[str, Any],
 
 def read(path: str | Path) -> Checkpoint:
     """Read and verify a checkpoint. Raises CheckpointError that says what is wrong with which file."""
-    path = Path(path)
+    path = Path(arguments.path(path))
     check_file(path)
     try:
         arrays, manifest = archive.read(path)

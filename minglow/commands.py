@@ -43,8 +43,8 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
 def data_for(recipe: dict[str, Any], args: argparse.Namespace | None = None) -> data.Images:
     """The images that were asked for, or those that the model was trained on, read in the same way."""
     asked, said = (args.data, reading(args)) if args else (None, {})
-    name = asked or recipe["data"]
-    if not asked and name not in PACKAGED and not Path(name).exists():
+    name = recipe["data"] if asked is None else asked
+    if asked is None and name not in PACKAGED and not Path(name).exists():
         raise ValueError(f"{name}, which the model was trained on, is not there: name it by --data")
     before = recipe.get("reading", {"grey_levels": recipe["grey_levels"]})
     images = load_data(name, **before | {key: value for key, value in said.items() if value})
@@ -120,7 +120,7 @@ def monitored(found: Invertibility) -> dict[str, str]:
 
 def report_quality(flow: Flow, images: data.Images, dequantizer: Dequantizer) -> None:
     """The summary that train and evaluate share."""
-    labels = labels_for(flow, images.held_out_labels)
+    labels = labels_for(flow, images.held_out_labels, len(images.held_out))
     bits = evaluate(flow, images.held_out, images.levels, draws=8, labels=labels,
                     dequantizer=dequantizer)
     x = minglow.dequantize(images.held_out[:256], images.levels, np.random.default_rng(0), flow.dtype)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minglow import arguments
 from minglow.arrays import join, split
 from minglow.bijection import Bijection, Module
 from minglow.bits import dequantize
@@ -82,11 +83,12 @@ class VariationalDequantizer(Module):
     parameters. Raises ValueError for odd heights or widths.
     """
 
-    def __init__(self, shape: tuple[int, int, int], levels: int, hidden: int = 32, steps: int = 2,
+    def __init__(self, shape: tuple[int, ...], levels: int, hidden: int = 32, steps: int = 2,
                  rng: Rng = None, dtype: type = np.float32) -> None:
         super().__init__()
+        shape = arguments.shape(shape)
         if len(shape) != 3 or shape[0] % 2 or shape[1] % 2:
-            raise ValueError(f"expected images (h, w, C) of even height and width, got {tuple(shape)}")
+            raise ValueError(f"expected images (h, w, C) of even height and width, got {shape}")
         rng = np.random.default_rng(rng)
         self.levels, half = levels, 2 * shape[2]
         self.image_channels, self.squeeze = 4 * shape[2], Squeeze()
@@ -109,7 +111,7 @@ class VariationalDequantizer(Module):
              ) -> tuple[np.ndarray, np.ndarray, Any]:
         """x of images' shape, log_q (B,), and the cache for backward."""
         channels = self.image_channels // 4
-        if images.shape[-1] != channels:
+        if arguments.array("images", images).shape[-1:] != (channels,):
             raise ValueError(f"expected images (B, h, w, {channels}), got {images.shape}")
         rng = np.random.default_rng(rng)
         centred, _, _ = NoDequantizer(self.levels).draw(images, rng, dtype)
@@ -147,8 +149,7 @@ def log_bound(flow: Flow, images: np.ndarray, dequantizer: Dequantizer, rng: Rng
     with n = `samples` draws: the usual bound for n = 1, and the tighter the more there are (Burda et
     al. 2016, theorem 1). bits_per_dim turns it into bits, as it does log_prob.
     """
-    if samples < 1:
-        raise ValueError(f"expected at least 1 sample, got {samples}")
+    arguments.count("samples", samples)
     rng = np.random.default_rng(rng)
     draws = (dequantizer.draw(images, rng, flow.dtype)[:2] for _ in range(samples))
     ratios = np.stack([flow.log_prob(x, labels) - log_q for x, log_q in draws], axis=1)

@@ -16,6 +16,7 @@ from math import log, pi, prod
 
 import numpy as np
 
+from minglow import arguments
 from minglow.bijection import Module
 
 Labels = np.ndarray | None
@@ -32,7 +33,7 @@ class StandardNormal(Module):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.shape = tuple(shape)
+        self.shape = arguments.shape(shape)
 
     def log_prob(self, z: np.ndarray, labels: Labels = None) -> np.ndarray:
         """log p of each sample, (B,), in nats; z: (B, *shape)."""
@@ -62,7 +63,7 @@ class StandardLogistic(Module):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.shape = tuple(shape)
+        self.shape = arguments.shape(shape)
 
     def log_prob(self, z: np.ndarray, labels: Labels = None) -> np.ndarray:
         """log p of each sample, (B,), in nats; z: (B, *shape)."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from minglow import arguments
 from minglow.arrays import check_input
 from minglow.bijection import Bijection, Module
 from minglow.blas import for_products_of
@@ -39,6 +40,8 @@ class Flow(Module):
 
     def __init__(self, bijection: Bijection, base: Base) -> None:
         super().__init__()
+        arguments.instance("a flow's bijection", bijection, Bijection)
+        arguments.instance("a flow's base", base, Module)
         self.bijection, self.base = bijection, base
         self.children.update(bijection=bijection, base=base)
         self.flat = FlatParams(self)
@@ -73,11 +76,11 @@ class Flow(Module):
                labels: int | Labels = None) -> np.ndarray:
         """Draw n samples, of one label or of n. The latents' noise is multiplied by `temperature`, in
         every level (Kingma & Dhariwal 2018, section 6)."""
-        if n < 1 or not 0 <= temperature < np.inf:
-            raise ValueError(f"expected at least 1 sample and a temperature of at least 0, "
-                             f"got {n} and {temperature}")
+        n = arguments.count("the number of samples", n)
+        temperature = arguments.amount("temperature", temperature)
         if labels is not None:
-            labels = self._checked_labels(np.broadcast_to(labels, n), n)
+            each = np.full(n, labels) if np.ndim(labels) == 0 else np.asarray(labels)
+            labels = self._checked_labels(each, n)
         z = self.base.sample(n, np.random.default_rng(rng), self.dtype, temperature, labels)
         with for_products_of(z.size * self.largest):
             x = self.bijection.inverse_only(z)

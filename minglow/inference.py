@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from minglow import arguments
 from minglow.bits import bits_per_dim, dequantize
 from minglow.chain import Chain
 from minglow.distributions import Labels, Rng
@@ -43,6 +44,8 @@ def resample(flow: Flow, x: np.ndarray, levels: Iterable[str], rng: Rng = None,
 
     levels: names as in latent_views. Raises ValueError for one that the flow does not have.
     """
+    if isinstance(levels, str) or not isinstance(levels, Iterable):
+        raise ValueError(f"expected levels to be a list of names, got {levels!r}")
     z = flow.latents(x).copy()  # of a bijection that moves no number they are a view of x
     drawn = flow.base.sample(len(z), np.random.default_rng(rng), flow.dtype, temperature, labels)
     mine, fresh = latent_views(flow, z), latent_views(flow, drawn)
@@ -58,9 +61,9 @@ def interpolate(flow: Flow, start: np.ndarray, end: np.ndarray, frames: int = 9)
 
     The first and the last of each line are the images themselves, up to rounding.
     """
-    if start.shape != end.shape or frames < 2:
-        raise ValueError(f"expected images of one shape and at least 2 frames, "
-                         f"got {start.shape}, {end.shape} and {frames}")
+    if arguments.array("start", start).shape != arguments.array("end", end).shape:
+        raise ValueError(f"expected images of one shape, got {start.shape} and {end.shape}")
+    arguments.count("frames", frames, 2)
     a, b = flow.latents(start), flow.latents(end)
     share = np.linspace(0, 1, frames, dtype=flow.dtype)[:, None]
     z = a[:, None] + share * (b - a)[:, None]
@@ -80,8 +83,9 @@ def apply_attribute(flow: Flow, x: np.ndarray, direction: np.ndarray, strength: 
 
     Raises ValueError for a direction of another shape than the latents'.
     """
-    if direction.shape != flow.base.shape:
+    if arguments.array("direction", direction).shape != flow.base.shape:
         raise ValueError(f"expected a direction {flow.base.shape}, got {direction.shape}")
+    strength = arguments.amount("strength", strength, least=-np.inf)
     step = flow.dtype(STRENGTH * strength) * direction.astype(flow.dtype)
     return flow.from_latents(flow.latents(x) + step)
 
@@ -97,7 +101,8 @@ def strangeness(flow: Flow, images: np.ndarray, levels: int, usual: np.ndarray,
                 general compressor finds in it (Serra et al. 2020, equation 2)
     """
     rng = np.random.default_rng(rng)
-    dims = prod(images.shape[1:])
+    dims = prod(arguments.array("images", images).shape[1:])
+    arguments.count("levels", levels, 2)
 
     def bits(images: np.ndarray) -> np.ndarray:
         return bits_per_dim(flow.log_prob(dequantize(images, levels, rng, flow.dtype)), dims, levels)

@@ -56,12 +56,12 @@ def add_training(sub: argparse.ArgumentParser) -> None:
     """How it is trained."""
     sub.add_argument("--steps", type=positive, default=2500, help="training steps (2500)")
     sub.add_argument("--batch", type=positive, default=64, help="images in a step (64)")
-    sub.add_argument("--rate", type=amount, help="largest learning rate (glow and realnvp 0.01)")
+    sub.add_argument("--rate", type=above_0, help="largest learning rate (glow and realnvp 0.01)")
     sub.add_argument("--evaluate-every", type=positive, default=100, metavar="STEPS",
                      help="steps between evaluations, which save the run, too (100)")
     sub.add_argument("--optimizer", choices=OPTIMIZERS, default="adam",
                      help="Glow's published code has an adamax of its own (adam)")
-    sub.add_argument("--decay", type=amount, default=0.999,
+    sub.add_argument("--decay", type=share, default=0.999,
                      help="of the parameters' average, which is what is evaluated and kept: it looks "
                           "back 1 / (1 - decay) steps; for short runs take 0.99 (0.999)")
     sub.add_argument("--shift", type=amount,
@@ -82,6 +82,22 @@ def natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
     return int(text)
+
+
+def above_0(text: str) -> float:
+    """A finite number above 0."""
+    value = amount(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to below 1."""
+    value = amount(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text!r}")
+    return value
 
 
 def amount(text: str) -> float:

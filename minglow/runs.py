@@ -20,6 +20,7 @@ from minglow.state import State
 
 CHECKPOINT = "model.npz"  # the best so far, and its dequantizer if that learns
 LAST = "last.npz"  # where training stands
+LONGEST = 200  # characters of a run's name: file systems take 255 bytes
 MOST_IMAGES = 10_000  # on one sheet
 TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 
@@ -27,7 +28,7 @@ TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 def new_folder(parent: str | Path, name: str | None, stem: str) -> Path:
     """Make parent/name, or the first free parent/stem-1, stem-2, ...; never one that has content."""
     parent = Path(parent)
-    if name is not None and (Path(name).name != name or name in ("", "..")):
+    if name is not None and (Path(name).name != name or name in ("", "..") or len(name) > LONGEST):
         raise ValueError(f"expected the name of a folder in {parent}, got {name!r}")
     if name is None:
         taken = {path.name for path in parent.iterdir()} if parent.is_dir() else set()

@@ -6,6 +6,7 @@ from math import log, pi, prod
 
 import numpy as np
 
+from minglow import arguments
 from minglow.bijection import Module
 from minglow.distributions import Labels, Rng
 
@@ -39,9 +40,9 @@ class TopPrior(Module):
     def __init__(self, dims: int, top: tuple[int, ...], classes: int = 0,
                  dtype: type = np.float32) -> None:
         super().__init__()
-        if classes < 0 or prod(top) > dims:
-            raise ValueError(f"expected at least 0 classes and a top level within {dims} latents, "
-                             f"got {classes} and {tuple(top)}")
+        arguments.count("classes", classes, 0)
+        if prod(top) > dims:
+            raise ValueError(f"expected a top level within {dims} latents, got {tuple(top)}")
         self.shape, self.top, self.classes = (dims,), tuple(top), classes
         for name in "mean", "log_std":
             self.add_param(name, np.zeros((max(1, classes), top[-1]), dtype))

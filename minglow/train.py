@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minglow import arguments
 from minglow.bijection import SingularWeightError
 from minglow.bits import bits_per_dim
 from minglow.checkpoint import Checkpoint
 from minglow.data import Images
 from minglow.data.augment import random_flips, random_shifts
+from minglow.data.images import check_images
 from minglow.dequantizers import Dequantizer, UniformDequantizer, log_bound
 from minglow.diagnosis import first_fault
 from minglow.distributions import Labels
@@ -61,15 +63,20 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
     flow or `images.levels` doesn't fit, Diverged at the first NaN or inf, CheckpointError for another
     flow's checkpoint, Interrupted after a stop, once `keep` has had the State.
     """
-    if min(steps, batch, evaluate_every) < 1 or min(warm_up, shift) < 0:
-        raise ValueError("expected steps, batch and evaluate_every of at least 1, warm_up and shift not "
-                         f"below 0, got {steps}, {batch}, {evaluate_every}, {warm_up} and {shift}")
-    if not (0 < rate < np.inf and clip > 0 and 0 <= decay < 1 and classification >= 0):
-        raise ValueError("expected rate and clip above 0, decay from 0 to below 1, classification of "
-                         f"at least 0, got {rate}, {clip}, {decay} and {classification}")
+    arguments.instance("flow", flow, Flow)
+    check_images(images)
+    for what, number in (("steps", steps), ("batch", batch), ("evaluate_every", evaluate_every)):
+        arguments.count(what, number)
+    arguments.count("warm_up", warm_up, 0)
+    arguments.amount("shift", shift)
+    arguments.amount("classification", classification)
+    arguments.amount("decay", decay, below=1.0)
+    clips = clip == np.inf or arguments.amount("clip", clip) > 0
+    if not (arguments.amount("rate", rate) > 0 and clips):
+        raise ValueError(f"expected rate and clip above 0, got {rate} and {clip}")
     dequantizer = dequantizer_for(images.levels, dequantizer)
-    labels = labels_for(flow, images.train_labels)
-    held_out_labels = labels_for(flow, images.held_out_labels)
+    labels = labels_for(flow, images.train_labels, len(images.train))
+    held_out_labels = labels_for(flow, images.held_out_labels, len(images.held_out))
     state = State(flow, dequantizer, optimizer, decay, seed)
     if resume:
         state.restore(resume, len(images.train))
@@ -112,8 +119,6 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
 
 def start(state: State, flow: Flow, dequantizer: Dequantizer, images: np.ndarray, batch: int) -> None:
     """The data-dependent start, by one batch, at which the averages begin."""
-    if len(images) == 0:
-        raise ValueError("expected images to train on, got none")
     first = images[state.next_images(len(images), batch)]
     flow.initialize(dequantizer.draw(first, state.rng, flow.dtype)[0])
     state.start_averages()
@@ -142,8 +147,10 @@ def evaluate(flow: Flow, images: np.ndarray, levels: int, *, draws: int = 1, see
     `draws` independent dequantizations are averaged; with the same seed they are the same. labels
     (N,), of a flow that has classes: bits given the class.
     """
-    if len(images) == 0 or draws < 1:
-        raise ValueError(f"expected images and at least 1 draw, got {len(images)} and {draws}")
+    if len(arguments.array("images", images)) == 0:
+        raise ValueError("expected images, got none")
+    arguments.count("draws", draws)
+    arguments.instance("flow", flow, Flow)
     rng = np.random.default_rng(seed)
     dequantizer = dequantizer_for(levels, dequantizer)
     parts = [slice(start, start + batch) for start in range(0, len(images), batch)]
@@ -162,10 +169,12 @@ def dequantizer_for(levels: int, dequantizer: Dequantizer | None) -> Dequantizer
     return dequantizer
 
 
-def labels_for(flow: Flow, labels: Labels) -> Labels:
-    """The labels of a set of images if the flow has classes, else None."""
+def labels_for(flow: Flow, labels: Labels, count: int) -> Labels:
+    """The labels of `count` images if the flow has classes, else None. Raises ValueError."""
     if not flow.base.classes:
         return None
     if labels is None:
         raise ValueError(f"expected labelled images for a flow of {flow.base.classes} classes, got none")
+    if np.shape(labels) != (count,):
+        raise ValueError(f"expected a label for each of {count} images, got {np.shape(labels)}")
     return labels

@@ -14,7 +14,7 @@ PACKAGE = Path(minglow.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     1: {"bijection", "arrays", "params", "distributions", "bits", "kernels", "data", "plots",
-        "memory", "blas", "archive", "signals", "text", "top_prior", "version"},
+        "memory", "blas", "archive", "arguments", "signals", "text", "top_prior", "version"},
     2: {"layers", "nets", "chain", "flow", "optim", "checkpoint", "testing", "dequantizers",
         "weights", "state", "diagnosis"},
     3: {"models", "train", "runs", "metrics", "inference"},

@@ -422,8 +422,7 @@ def test_models_that_cannot_be_built(name, options, message):
 def test_draws_that_cannot_be_made():
     model = small("VAE")
     for n, temperature in (0, 1.0), (-1, 1.0), (3, -0.1), (3, np.nan), (3, np.inf):
-        with pytest.raises(ValueError, match="expected at least 1 sample and a temperature of at least "
-                                             f"0, got {n} and {temperature}"):
+        with pytest.raises(ValueError, match=r"expected (the number of samples|temperature) to be a"):
             model.sample(n, 0, temperature)
     for method in model.elbo, model.log_prob_bound:
         with pytest.raises(ValueError, match="at least 1 sample, got 0"):

@@ -208,7 +208,7 @@ BAD = {
     "levels": (["train", "-L", "4"], "divisible by 2^levels = 16, got shape (8, 8, 1)"),
     "rate": (["train", "--rate", "-1"], "number of at least 0, got '-1'"),
     "nan": (["train", "--rate", "nan"], "number of at least 0, got 'nan'"),
-    "no rate": (["train", "--rate", "0"], "expected rate and clip above 0"),
+    "no rate": (["train", "--rate", "0"], "expected a number above 0"),
     "divergence": (["train", "--rate", "1e9", "-K", "2"], "diverged"),
     "backend": (["train", "--backend", "torch"], "invalid choice: 'torch'"),
     "grey levels": (["train", "--grey-levels", "9"], "expected 17 grey levels for digits"),
@@ -321,9 +321,11 @@ def test_training_begins_with_the_data_dependent_start():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"steps": 0}, "steps, batch and evaluate_every"), ({"evaluate_every": 0}, "of at least 1"),
-    ({"warm_up": -1}, "not below 0"), ({"clip": np.nan}, "rate and clip above 0"),
-    ({"decay": 1.0}, "decay from 0 to below 1"), ({"rate": 0.0}, "rate and clip above 0")])
+    ({"steps": 0}, "steps to be a whole number of at least 1, got 0"),
+    ({"evaluate_every": 0}, "evaluate_every to be"), ({"warm_up": -1}, "of at least 0, got -1"),
+    ({"clip": np.nan}, "clip to be a number from 0, got nan"),
+    ({"decay": 1.0}, "decay to be a number from 0 to below 1"),
+    ({"rate": 0.0}, "rate and clip above 0")])
 def test_a_loop_that_cannot_run_says_why(options, message):
     with pytest.raises(ValueError, match=message):
         one_step(**options)

@@ -222,7 +222,7 @@ def test_a_module_in_two_places():
 def test_samples_that_cannot_be_drawn():
     flow = mg.glow((4, 4, 1), levels=1, steps=1, hidden=4, rng=0)
     for n, temperature in (0, 1.0), (3, -1.0), (3, np.nan), (3, np.inf):
-        with pytest.raises(ValueError, match="at least 1 sample and a temperature of at least 0"):
+        with pytest.raises(ValueError, match=r"(number of samples|temperature) to be a .*number"):
             flow.sample(n, 0, temperature)
 
 
@@ -269,7 +269,7 @@ def test_other_channels_inside_a_net(net):
     ({"shape": (8, 8)}, r"expected images \(h, w, C\)"),
     ({"shape": (4,), "levels": 2}, "vectors of an even length and levels=1"),
     ({"shape": (3,), "levels": 1}, r"got shape \(3,\)"),
-    ({"shape": (8, 8, 1), "steps": 0}, "at least 1, got 2, 0 and 64"),
+    ({"shape": (8, 8, 1), "steps": 0}, "steps to be a whole number of at least 1, got 0"),
 ])
 def test_a_glow_that_cannot_be_built(options, message):
     with pytest.raises(ValueError, match=message):

@@ -171,9 +171,9 @@ def test_walks_are_in_the_flows_dtype():
 
 def test_walks_that_cannot_be_made():
     flow, x, _ = made("two levels")
-    with pytest.raises(ValueError, match=r"images of one shape .* got \(3, 4, 8, 1\), \(2, 4, 8, 1\)"):
+    with pytest.raises(ValueError, match=r"images of one shape, got \(3, 4, 8, 1\) and \(2, 4, 8, 1\)"):
         interpolate(flow, x, x[:2])
-    with pytest.raises(ValueError, match=r"at least 2 frames, got .* and 1"):
+    with pytest.raises(ValueError, match="frames to be a whole number of at least 2, got 1"):
         interpolate(flow, x, x, 1)
     with pytest.raises(ValueError, match="at least one sample"):
         interpolate(flow, x[:0], x[:0])
@@ -217,7 +217,7 @@ def test_attributes_that_do_not_fit_are_refused():
     for size in 31, 1:  # one number would broadcast silently
         with pytest.raises(ValueError, match=rf"expected a direction \(32,\), got \({size},\)"):
             apply_attribute(flow, x, np.zeros(size), 1.0)
-    with pytest.raises(ValueError, match="expected finite float64, got NaN or inf"):
+    with pytest.raises(ValueError, match="expected strength to be a number"):
         apply_attribute(flow, x, np.ones(32), np.nan)
     with pytest.raises(ValueError, match="at least one sample"):
         attribute_direction(flow, x, x[:0])

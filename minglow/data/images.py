@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minglow import arguments
 from minglow.data.bounded import BadFile
 
 
@@ -51,6 +52,22 @@ def check_bits(bits: int, levels: int) -> None:
         raise ValueError(f"expected from 1 to 8 bits, got {bits}")
     if bits < 8 and levels != 256:
         raise ValueError(f"expected 256 levels to reduce to {bits} bits, got {levels}")
+
+
+def check_images(images: Images) -> None:
+    """Raise ValueError unless these are Images, of both kinds, in the range of their levels."""
+    arguments.instance("images", images, Images)
+    arguments.count("levels", images.levels, 2)
+    for name, part in (("train", images.train), ("held_out", images.held_out)):
+        if arguments.array(name, part).ndim != 4 or part.dtype.kind not in "iu" or not part.size:
+            raise ValueError(f"expected {name} to be integer images (N, h, w, C), "
+                             f"got {part.dtype} {part.shape}")
+        if part.shape[1:] != images.train.shape[1:]:
+            raise ValueError(f"expected images of one shape, got {images.train.shape[1:]} to train on "
+                             f"and {part.shape[1:]} held out")
+        if part.min() < 0 or part.max() >= images.levels:
+            raise ValueError(f"expected {name} to hold values from 0 to {images.levels - 1}, "
+                             f"got {part.min()} to {part.max()}")
 
 
 def every_tenth(images: np.ndarray, labels: np.ndarray | None = None) -> Images:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from minglow import arguments
 from minglow.data import cifar, idx, npy
 from minglow.data.bounded import BadFile
 from minglow.data.folder import read_pictures
@@ -28,7 +29,7 @@ def load_images(path: str | Path, levels: int = 256, *, bits: int = 8, size: int
     Raises ValueError, in one line that names the file, for anything else, and for damage. No more
     memory is used than a few times what is really there: headers are checked before they are believed.
     """
-    path = Path(path)
+    path = Path(arguments.path(path))
     if not 2 <= levels <= 256:
         raise ValueError(f"expected from 2 to 256 grey levels of uint8, got {levels}")
     check_bits(bits, levels)

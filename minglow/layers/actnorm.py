@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minglow import kernels
+from minglow import arguments, kernels
 from minglow.arrays import check_dlog_det, check_input, constant_log_det, pixels, rows
 from minglow.bijection import Bijection
 
@@ -32,7 +32,7 @@ class ActNorm(Bijection):
 
     def __init__(self, channels: int, dtype: type = np.float32, factor: float = 1.0) -> None:
         super().__init__()
-        self.factor = float(factor)
+        channels, self.factor = arguments.count("channels", channels), float(factor)
         self.add_param("shift", np.zeros(channels, dtype))
         self.add_param("log_scale", np.zeros(channels, dtype))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minglow import kernels
+from minglow import arguments, kernels
 from minglow.arrays import (
     check_dlog_det,
     check_even_channels,
@@ -42,7 +42,7 @@ class AdditiveCoupling(Bijection):
 
     def __init__(self, net: Net, passing: int | None = None) -> None:
         super().__init__()
-        self.net, self.passing = net, passing
+        self.net, self.passing = arguments.instance("a conditioner", net, Net), passing
         self.children["net"] = net
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
@@ -90,7 +90,8 @@ class AffineCoupling(Bijection):
 
     def __init__(self, net: Net, scale: Scale | None = None, passing: int | None = None) -> None:
         super().__init__()
-        self.net, self.scale, self.passing = net, scale or sigmoid_scale, passing
+        self.net, self.passing = arguments.instance("a conditioner", net, Net), passing
+        self.scale = scale or sigmoid_scale
         self.children["net"] = net
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:

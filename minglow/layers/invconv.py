@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from minglow import arguments
 from minglow.arrays import check_dlog_det, check_input, constant_log_det, pixels, rows
 from minglow.bijection import Bijection, SingularWeightError
 
 
 def random_rotation(channels: int, rng: int | np.random.Generator | None) -> np.ndarray:
     """A random orthogonal matrix, (C, C) float64: the Q of a normal matrix's QR."""
+    channels = arguments.count("channels", channels)
     return np.linalg.qr(np.random.default_rng(rng).standard_normal((channels, channels)))[0]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minglow import arguments
 from minglow.arrays import check_even_channels, check_input, halves, join, zero_log_det
 from minglow.bijection import Bijection
 
@@ -16,7 +17,7 @@ class Flatten(Bijection):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.shape = tuple(shape)
+        self.shape = arguments.shape(shape)
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         check_input(self, x)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minglow import arguments
 from minglow.arrays import check_dlog_det, check_input, constant_log_det
 from minglow.bijection import Bijection
 
@@ -32,8 +33,8 @@ class Logit(Bijection):
 
     def __init__(self, margin: float = 0.05) -> None:
         super().__init__()
-        if not 0 < margin < 0.5:
-            raise ValueError(f"expected a margin between 0 and 1/2, got {margin}")
+        if not arguments.amount("margin", margin, below=0.5):
+            raise ValueError("expected a margin above 0, got 0")
         self.margin, self.c = margin, 2 * (1 - 2 * margin)
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:

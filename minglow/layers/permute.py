@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minglow import arguments
 from minglow.arrays import check_input, zero_log_det
 from minglow.bijection import Bijection
 
@@ -48,7 +49,7 @@ class Shuffle(Permutation):
 
     def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
                  dtype: type = np.float32) -> None:
-        super().__init__(np.random.default_rng(rng).permutation(channels))
+        super().__init__(np.random.default_rng(rng).permutation(arguments.count("channels", channels)))
 
 
 class Reverse(Permutation):
@@ -56,7 +57,7 @@ class Reverse(Permutation):
 
     def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
                  dtype: type = np.float32) -> None:
-        super().__init__(np.arange(channels)[::-1])
+        super().__init__(np.arange(arguments.count("channels", channels))[::-1])
 
 
 class Swap(Permutation):
@@ -64,7 +65,8 @@ class Swap(Permutation):
 
     def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
                  dtype: type = np.float32) -> None:
-        super().__init__(np.roll(np.arange(channels), channels // 2))
+        order = np.arange(arguments.count("channels", channels))
+        super().__init__(np.roll(order, channels // 2))
 
 
 class EvenOdd(Permutation):
@@ -72,4 +74,5 @@ class EvenOdd(Permutation):
 
     def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
                  dtype: type = np.float32) -> None:
+        arguments.count("channels", channels)
         super().__init__(np.r_[0:channels:2, 1:channels:2])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minglow import arguments
 from minglow.arrays import check_dlog_det, check_input, constant_log_det, pixels, rows
 from minglow.bijection import Bijection
 
@@ -24,7 +25,7 @@ class Scaling(Bijection):
 
     def __init__(self, channels: int, dtype: type = np.float32) -> None:
         super().__init__()
-        self.add_param("log_scale", np.zeros(channels, dtype))
+        self.add_param("log_scale", np.zeros(arguments.count("channels", channels), dtype))
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         log_scale = self.params["log_scale"]

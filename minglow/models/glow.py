@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minglow import arguments
 from minglow.arrays import check_dtype
 from minglow.bijection import Bijection, Net
 from minglow.chain import Chain, ReversibleChain
@@ -77,14 +78,21 @@ def glow(shape: tuple[int, ...], levels: int | None = None, steps: int = 8, hidd
 
     Raises ValueError where the shape cannot be squeezed or halved as often as that.
     """
+    shape = arguments.shape(shape)
     levels = (2 if len(shape) == 3 else 1) if levels is None else levels
     check_dtype(dtype)
     _check(shape, levels, steps, hidden)
+    arguments.count("classes", classes, 0)
+    if not hasattr(getattr(coupling, "func", coupling), "net_outputs"):
+        raise ValueError(f"expected coupling to be AffineCoupling, AdditiveCoupling, or a partial of "
+                         f"one, got {coupling!r}")
     rng = np.random.default_rng(rng)
     chain = partial(ReversibleChain, kept=KEPT_STEPS * 3 + 1) if reversible else Chain
     outputs = getattr(coupling, "func", coupling).net_outputs  # a partial's class is its func
-    make_net = net or (conv_net if len(shape) == 3 else mlp)
-    make_prior = prior or split_prior
+    make_net = arguments.maker("net", net or (conv_net if len(shape) == 3 else mlp))
+    make_prior = arguments.maker("prior", prior or split_prior)
+    arguments.maker("permutation", permutation)
+    arguments.maker("norm", norm)
 
     def flow_step(channels: int) -> list[Bijection]:
         half = channels // 2
@@ -104,7 +112,7 @@ def glow(shape: tuple[int, ...], levels: int | None = None, steps: int = 8, hidd
         inner, top = level((*shape[:-1], shape[-1] // 2), remaining - 1, [])
         return Level(chain(*layers), inner, shape), top
 
-    bijection, top = level(tuple(shape), levels, [Logit(logit)] if logit else [])
+    bijection, top = level(shape, levels, [Logit(logit)] if logit else [])
     if learned_top or classes:
         return Flow(bijection, TopPrior(prod(shape), top, classes, dtype))
     return Flow(bijection, StandardNormal((prod(shape),)))
@@ -153,13 +161,12 @@ def published_split_prior(channels: int, dtype: type = np.float32) -> AffineCoup
 
 def _check(shape: tuple[int, ...], levels: int, steps: int, hidden: int) -> None:
     """Raise ValueError unless a flow of so many levels and steps fits samples of this shape."""
-    if min(levels, steps, hidden) < 1:
-        raise ValueError(f"expected levels, steps and hidden of at least 1, "
-                         f"got {levels}, {steps} and {hidden}")
+    for what, value in (("levels", levels), ("steps", steps), ("hidden", hidden)):
+        arguments.count(what, value)
     if len(shape) == 1:
         if levels != 1 or shape[0] % 2 or shape[0] < 2:
             raise ValueError(f"expected vectors of an even length and levels=1, "
-                             f"got shape {tuple(shape)} and levels={levels}")
-    elif len(shape) != 3 or min(shape) < 1 or shape[0] % 2**levels or shape[1] % 2**levels:
+                             f"got shape {shape} and levels={levels}")
+    elif len(shape) != 3 or shape[0] % 2**levels or shape[1] % 2**levels:
         raise ValueError(f"expected images (h, w, C) with h and w divisible by 2^levels = "
-                         f"{2**levels}, got shape {tuple(shape)}")
+                         f"{2**levels}, got shape {shape}")

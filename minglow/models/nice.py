@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 
+from minglow import arguments
 from minglow.arrays import check_dtype
 from minglow.bijection import Bijection
 from minglow.chain import Chain
@@ -31,13 +32,15 @@ def nice(shape: tuple[int, ...], couplings: int = 4, hidden: int = 1000, depth: 
 
     Raises ValueError for an odd number of values, which cannot be halved.
     """
+    shape = arguments.shape(shape)
+    for what, value in (("couplings", couplings), ("hidden", hidden), ("depth", depth)):
+        arguments.count(what, value)
     dims = prod(shape)
-    if dims % 2 or dims < 2 or min(couplings, hidden, depth) < 1:
-        raise ValueError(f"expected an even number of values, and couplings, hidden and depth of at "
-                         f"least 1, got shape {tuple(shape)}, {couplings}, {hidden} and {depth}")
+    if dims % 2:
+        raise ValueError(f"expected an even number of values, got shape {shape}")
     check_dtype(dtype)
     rng = np.random.default_rng(rng)
-    layers: list[Bijection] = [Flatten(tuple(shape)), EvenOdd(dims)]
+    layers: list[Bijection] = [Flatten(shape), EvenOdd(dims)]
     for _ in range(couplings):
         net = mlp(dims // 2, hidden, dims // 2, rng, dtype, depth)
         layers += [AdditiveCoupling(net), Reverse(dims)]

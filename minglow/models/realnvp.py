@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from minglow import arguments
 from minglow.arrays import check_dtype
 from minglow.bijection import Bijection, Net
 from minglow.chain import Chain, ReversibleChain
@@ -30,7 +31,7 @@ from minglow.nets import res_net
 CHECKERBOARD, CHANNELS, LAST = 3, 3, 4  # couplings of a level, and of the last (section 4.1)
 
 
-def realnvp(shape: tuple[int, int, int], levels: int = 2, hidden: int = 32, *,
+def realnvp(shape: tuple[int, ...], levels: int = 2, hidden: int = 32, *,
             net: Callable[..., Net] = res_net,
             scale: Scale = tanh_scale, logit: float = 0.0,
             reversible: bool = False, dtype: type = np.float32,
@@ -53,11 +54,13 @@ def realnvp(shape: tuple[int, int, int], levels: int = 2, hidden: int = 32, *,
 
     Raises ValueError where the shape cannot be halved as often as that.
     """
-    if min(levels, hidden) < 1:
-        raise ValueError(f"expected levels and hidden of at least 1, got {levels} and {hidden}")
-    if len(shape) != 3 or min(shape) < 1 or shape[0] % 2 ** (levels - 1) or shape[1] % 2**levels:
+    shape = arguments.shape(shape)
+    for what, value in (("levels", levels), ("hidden", hidden)):
+        arguments.count(what, value)
+    arguments.maker("net", net)
+    if len(shape) != 3 or shape[0] % 2 ** (levels - 1) or shape[1] % 2**levels:
         raise ValueError(f"expected images (h, w, C) with h divisible by 2^(levels - 1) = "
-                         f"{2 ** (levels - 1)} and w by {2**levels}, got shape {tuple(shape)}")
+                         f"{2 ** (levels - 1)} and w by {2**levels}, got shape {shape}")
     check_dtype(dtype)
     rng = np.random.default_rng(rng)
     chain = ReversibleChain if reversible else Chain
@@ -88,4 +91,4 @@ def realnvp(shape: tuple[int, int, int], levels: int = 2, hidden: int = 32, *,
         return Level(chain(*layers), inner, squeezed)
 
     first: list[Bijection] = [Logit(logit)] if logit else []
-    return Flow(level(tuple(shape), levels, first), StandardNormal((prod(shape),)))
+    return Flow(level(shape, levels, first), StandardNormal((prod(shape),)))

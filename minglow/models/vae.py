@@ -7,6 +7,7 @@ from math import log, pi
 
 import numpy as np
 
+from minglow import arguments
 from minglow.arrays import halves, join
 from minglow.bijection import Net
 from minglow.distributions import Rng, StandardNormal
@@ -101,9 +102,8 @@ class VAE(EncoderDecoder):
         `temperature` multiplies all noise. What p(x) is made of is means with noise: means alone
         look better than what the bits per dimension are about.
         """
-        if n < 1 or not 0 <= temperature < np.inf:
-            raise ValueError(f"expected at least 1 sample and a temperature of at least 0, "
-                             f"got {n} and {temperature}")
+        n = arguments.count("the number of samples", n)
+        temperature = arguments.amount("temperature", temperature)
         rng = np.random.default_rng(rng)
         x = self.from_latents(self.base.sample(n, rng, self.dtype, temperature))
         if noise:
