@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,22 @@ from minglow.dequantizers import Dequantizer
 from minglow.diagnosis import invertibility
 from minglow.flow import Flow
 from minglow.inference import interpolate
-from minglow.metrics import Recorder
+from minglow.metrics import METRICS, Recorder
 from minglow.state import State
 
 CHECKPOINT = "model.npz"  # the best so far, and its dequantizer if that learns
 LAST = "last.npz"  # where training stands
 LONGEST = 200  # characters of a run's name: file systems take 255 bytes
+COPIES = 11  # of the parameters: one in the model, five in the state, five while that is replaced
 MOST_IMAGES = 10_000  # on one sheet
 TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 
 
 def new_folder(parent: str | Path, name: str | None, stem: str) -> Path:
-    """Make parent/name, or the first free parent/stem-1, stem-2, ...; never one that has content."""
+    """Make parent/name, or the first free parent/stem-1, stem-2, ...; never one that has content.
+
+    metrics.csv alone is none: a run that ended before anything was kept.
+    """
     parent = Path(parent)
     if name is not None and (Path(name).name != name or name in ("", "..") or len(name) > LONGEST):
         raise ValueError(f"expected the name of a folder in {parent}, got {name!r}")
@@ -34,7 +39,7 @@ def new_folder(parent: str | Path, name: str | None, stem: str) -> Path:
         taken = {path.name for path in parent.iterdir()} if parent.is_dir() else set()
         name = next(f"{stem}-{i}" for i in range(1, len(taken) + 2) if f"{stem}-{i}" not in taken)
     folder = parent / name
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and {path.name for path in folder.iterdir()} - {METRICS}:
         raise ValueError(f"expected a new run, got {folder}, which has content: choose another --name")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -51,6 +56,7 @@ class Keeper:
         self.folder, self.flow, self.dequantizer = folder, flow, dequantizer
         self.recipe, self.recorder = recipe, recorder
         self.x = dequantize(some, dequantizer.levels, 0, flow.dtype)
+        check_room(folder, COPIES * (flow.flat.value.nbytes + dequantizer.flat.value.nbytes))
 
     def __call__(self, state: State, best: bool) -> None:
         """Write the metrics, the model if it is the best so far, and the state, in this order: what the
@@ -64,6 +70,14 @@ class Keeper:
         warning = invertibility(self.flow, self.x).warning()
         if warning:
             self.recorder.bar.write(f"step={state.step} warning={warning}", file=self.recorder.stream)
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raise OSError unless so many bytes are free where the folder lies."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(f"{folder}: expected {needed / 1e6:.1f} MB of free space for its checkpoints, "
+                      f"got {free / 1e6:.1f} MB")
 
 
 def pictures(folder: Path, flow: Flow, images: Images, curve: list[tuple[int, float, float]],
