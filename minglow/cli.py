@@ -6,6 +6,7 @@ Whatever goes wrong is one line on stderr and a non-zero exit.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,6 +134,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             minglow.threads(args.threads)
         with np.errstate(all="ignore"):  # Flow looks for NaN and inf, and says where they came from
             return args.run(args) or 0
+    except BrokenPipeError:  # whoever read has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+        return 128 + 13
     except (ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
         print(f"minglow {args.command}: error: {one_line(error)}", file=sys.stderr)
         return 1

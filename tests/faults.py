@@ -172,7 +172,7 @@ FAULTS = {
 def killer(file: str, old: str, new: str) -> str | None:
     """The first test that fails with the fault planted, or None."""
     with tempfile.TemporaryDirectory() as folder:
-        for part in "minglow", "tests":
+        for part in "minglow", "tests", "docs":
             shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "setup.cfg", folder)
         target = Path(folder, "minglow", file)

@@ -2,6 +2,9 @@
 
 import csv
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -273,6 +276,26 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr("minglow.cli.run_info", interrupted)
     assert main(["info", "x"]) == 130
     assert capsys.readouterr().err == "minglow info: interrupted\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(run):
+    """As with `minglow info ... | head -1`: the pipe is closed before anything comes."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "minglow", "info", str(run)], stdout=write,
+                          stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_odd_names_are_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    parent, name = "a b/ü ☃", "it's [*?] $HOME -n\u00a0"
+    assert main(["train", *SMALL, "--runs", parent, "--name", name]) == 0
+    for command in "info", "evaluate", "sample", "interpolate", "export":
+        assert main([command, f"{parent}/{name}"]) == 0
+    assert len(list((tmp_path / parent / name).iterdir())) == 3 + 4 + 3
+    assert not [line for line in capsys.readouterr().out.splitlines() if "=" not in line]
 
 
 @pytest.mark.parametrize(

@@ -39,30 +39,38 @@ def digest(*models):
     return hashlib.sha256(b"".join(model.flat.value.tobytes() for model in models)).hexdigest()
 
 
-def learn(flow, dequantizer, **options):
-    train(flow, images(), steps=STEPS, batch=7, rate=0.01, warm_up=2, decay=0.9, flip=True,
+def learn(flow, dequantizer, steps=STEPS, **options):
+    train(flow, images(), steps=steps, batch=7, rate=0.01, warm_up=2, decay=0.9, flip=True,
           classification=0.1, dequantizer=dequantizer, optimizer=Adamax, evaluate_every=2, **options)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("at", range(1, STEPS + 1))
 def test_training_goes_on_bit_by_bit_from_any_step(tmp_path, backend, at):
-    """Batches of 7 of 20 images: some rounds are open when it stops."""
+    goes_on(tmp_path / "last.npz", backend, at, STEPS)
+
+
+def goes_on(path, backend, at, steps):
+    """Stopped after step `at` and resumed by other parts, training ends with the same parameters.
+
+    Batches of 7 of 20 images: some rounds are open when it stops.
+    """
     with kernels.use(backend):
         whole = parts()
-        learn(*whole)
+        learn(*whole, steps)
         flow, dequantizer = parts()
-        steps = iter(range(1, STEPS + 1))
+        numbers = iter(range(1, steps + 1))
 
         def keep(state, best):
-            checkpoint.save(tmp_path / "last.npz", flow, {}, state.arrays(), state.facts())
+            checkpoint.save(path, flow, {}, state.arrays(), state.facts())
 
         with pytest.raises(Interrupted, match=f"after step {at}"):
-            learn(flow, dequantizer, keep=keep, stop=lambda: signal.SIGTERM * (next(steps) == at))
-        last = checkpoint.read(tmp_path / "last.npz")
+            learn(flow, dequantizer, steps, keep=keep,
+                  stop=lambda: signal.SIGTERM * (next(numbers) == at))
+        last = checkpoint.read(path)
         other = parts(seed=1)
         checkpoint.restore(last, other[0])
-        learn(*other, resume=last)
+        learn(*other, steps, resume=last)
     assert digest(*other) == digest(*whole)
 
 
@@ -145,8 +153,12 @@ def test_the_best_model_is_kept_and_not_the_last(tmp_path):
 
 @pytest.mark.parametrize("number", range(60))
 def test_damage_is_an_error_or_changes_nothing(tmp_path, number):
+    survives_damage(tmp_path / "model.npz", number)
+
+
+def survives_damage(path, number):
     """Bits flipped, bytes changed, cut and repeated: never another exception, never other numbers."""
-    path, flow = tmp_path / "model.npz", mg.glow((2, 2, 1), 1, 1, 2, rng=0)
+    flow = mg.glow((2, 2, 1), 1, 1, 2, rng=0)
     checkpoint.save(path, flow, {"seed": 1}, facts={"step": 7})
     whole, right, rng = path.read_bytes(), checkpoint.read(path), np.random.default_rng(number)
     for _ in range(20):

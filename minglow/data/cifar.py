@@ -56,6 +56,6 @@ def _count(path: Path) -> int:
     """How many records the file holds, by its size."""
     count, rest = divmod(path.stat().st_size, RECORD)
     if rest or count < 2:
-        raise BadFile(f"{path}: expected at least 2 of CIFAR-10's records of {RECORD:,} bytes each, "
-                      f"got {path.stat().st_size:,} bytes")
+        raise BadFile(f"{path}: expected 2 or more whole records of {RECORD:,} bytes each, as CIFAR-10 "
+                      f"has them, got {path.stat().st_size:,} bytes: {count} and {rest:,} more")
     return count
