@@ -36,7 +36,7 @@ with atheris.instrument_imports(include=PACKAGES):
     from minglow.recipes import MODELS, build
     from minglow.weights import export_safetensors
 
-MEMORY = 1000  # MB that the process may hold; it begins with about 200
+MEMORY = 800  # MB that the process may take beyond what it begins with
 
 
 # ------------------------------------------------------------------------------- what is put right first
@@ -195,6 +195,11 @@ READERS = {
 }
 
 
+def peak() -> int:
+    """The most memory, in MB, that this process has held, or the one that started it, then."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
 def main() -> None:
     """Fuzz one reader."""
     name, limit, *kept = sys.argv[1:]
@@ -208,6 +213,7 @@ def main() -> None:
     path.parent.mkdir()
     seconds = float(limit) if not Path(limit).exists() else 0.0
     tried = accepted = 0
+    before = peak()
 
     def one_input(content: bytes) -> None:
         nonlocal tried, accepted
@@ -220,12 +226,12 @@ def main() -> None:
             message = str(error)
             assert message.startswith(str(path.parent)) and message.isprintable(), ascii(message)
         if seconds and time.process_time() > seconds:
-            most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
             print(f"{name}: {tried:,} inputs, {accepted:,} of them accepted, in {seconds:.0f} s of CPU, "
-                  f"{most} MB: no crash", flush=True)
+                  f"{peak() - before} MB: no crash", flush=True)
             os._exit(0)
 
-    flags = [f"-rss_limit_mb={MEMORY}", "-timeout=20", "-max_len=20000", "-artifact_prefix=crash-"]
+    memory = f"-rss_limit_mb={before + MEMORY}"
+    flags = [memory, "-timeout=20", "-max_len=20000", "-artifact_prefix=crash-"]
     corpora = [limit] if not seconds else [*kept, str(start)]
     atheris.Setup([sys.argv[0], *flags, *corpora], one_input)
     atheris.Fuzz()
