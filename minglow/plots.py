@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import matplotlib
 import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 GREYS = "gray_r"  # ink on paper: 0 is white
+SIGNED = "RdBu_r"  # blue below 0, white at 0, red above
+# Okabe and Ito's, which the colour-blind tell apart: blue, vermilion, green, purple, orange, sky.
+COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+
+
+def style() -> None:
+    """Set matplotlib's defaults to those of minglow's figures."""
+    matplotlib.rcParams.update({
+        "axes.prop_cycle": cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False,
+        "axes.titlesize": 10, "figure.constrained_layout.use": True, "figure.dpi": 90, "font.size": 9,
+        "image.cmap": "viridis", "image.interpolation": "nearest", "legend.frameon": False,
+    })
 
 
 def tile(images: np.ndarray, columns: int, levels: int, gap: int = 1) -> np.ndarray:
@@ -49,6 +64,60 @@ def image_sheet(images: np.ndarray, columns: int, levels: int, title: str = "",
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=10)
     return figure
+
+
+def draw_images(axes: Axes, images: np.ndarray, levels: int, columns: int, title: str = "") -> None:
+    """Integer images (N, h, w, C) on axes, `columns` in a row, enlarged without smoothing."""
+    picture = tile(images, columns, levels)
+    if picture.ndim == 3:
+        picture = np.nan_to_num(picture, nan=0.85)
+    axes.imshow(picture, cmap=GREYS, vmin=0, vmax=1, interpolation="nearest")  # colours have no map
+    axes.set(xticks=[], yticks=[], title=title, facecolor="0.85")
+    axes.spines[:].set_visible(False)
+
+
+def draw_matrix(axes: Axes, matrix: np.ndarray, title: str = "", limit: float | None = None) -> None:
+    """A matrix as a heat map with its scale beside it: white is 0, red above, blue below.
+
+    limit: the value of the darkest red; by default the largest entry's size.
+    """
+    limit = limit or float(np.abs(matrix).max()) or 1.0
+    drawn = axes.imshow(matrix, cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.figure.colorbar(drawn, ax=axes, shrink=0.8)
+    for axis in axes.xaxis, axes.yaxis:
+        axis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(title)
+    axes.spines[:].set_visible(True)
+
+
+def draw_grid(axes: Axes, function: Callable[[np.ndarray], np.ndarray], limit: float = 2.0,
+              lines: int = 17, dtype: type = np.float32) -> None:
+    """What a map of the plane, (n, 2) -> (n, 2), makes of the straight grid on [-limit, limit]^2.
+
+    The lines of constant x_1 are drawn blue, those of constant x_2 vermilion.
+    """
+    along = np.linspace(-limit, limit, 201)
+    for value in np.linspace(-limit, limit, lines):
+        for index, colour in enumerate(COLOURS[:2]):
+            points: np.ndarray = np.empty((len(along), 2), dtype)
+            points[:, index], points[:, 1 - index] = value, along
+            axes.plot(*function(points).T, color=colour, linewidth=0.6)
+    axes.set_aspect("equal")
+
+
+def density_on_grid(log_prob: Callable[[np.ndarray], np.ndarray], limit: float = 4.0, cells: int = 200,
+                    dtype: type = np.float32) -> tuple[np.ndarray, np.ndarray, float]:
+    """exp(log_prob) in the middles of cells x cells squares of [-limit, limit]^2.
+
+    Returns the edges of the cells (cells + 1,), the density (cells, cells), indexed [x_2, x_1] as
+    pcolormesh draws it, and the sum of density times area: 1, if nothing lies outside.
+    """
+    edges = np.linspace(-limit, limit, cells + 1)
+    middles = (edges[:-1] + edges[1:]) / 2
+    x1, x2 = np.meshgrid(middles, middles)
+    points: np.ndarray = np.column_stack([x1.ravel(), x2.ravel()]).astype(dtype)
+    density = np.exp(log_prob(points).astype(np.float64)).reshape(cells, cells)
+    return edges, density, float(density.sum() * (2 * limit / cells) ** 2)
 
 
 def training_curves(curve: Sequence[tuple[int, float, float]], levels: int) -> Figure:

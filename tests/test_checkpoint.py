@@ -1,6 +1,7 @@
 """What is saved comes back; what is damaged says so and changes nothing."""
 
 import os
+import struct
 import zipfile
 
 import numpy as np
@@ -128,4 +129,16 @@ def test_other_files_are_refused(tmp_path):
         for name, content in members.items():
             archive.writestr(name, content[:-1] + b"?" if name == "parameters.npy" else content)
     with pytest.raises(CheckpointError, match="parameters differs from its manifest"):
+        checkpoint.read(path)
+
+
+def test_a_zip_that_points_before_its_own_start_is_damaged(tmp_path):
+    """Python's zipfile then seeks to a negative place, which the system answers with an OSError."""
+    path = tmp_path / "model.npz"
+    checkpoint.save(path, glow(), {})
+    content = bytearray(path.read_bytes())
+    field = content.rfind(b"PK\5\6") + 16  # where its list of members begins
+    struct.pack_into("<I", content, field, struct.unpack_from("<I", content, field)[0] + 10**6)
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.read(path)

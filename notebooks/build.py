@@ -1,0 +1,111 @@
+"""The notebooks, from their texts: run them, and make what an instructor hands out and grades.
+
+    python notebooks/build.py               run all texts (*.py) and write the notebooks (*.ipynb)
+    python notebooks/build.py 05 07         these alone
+    python notebooks/build.py --course DIR  a course for nbgrader in DIR: source/ has the solutions,
+                                            release/ is the students' version, without them
+
+A text is a notebook in jupytext's percent format. A cell that students fill in is headed
+`# %% solution="name"`, and the cell that grades it `# %% test="name" points=2`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
+HERE = Path(__file__).parent
+TEXTS = sorted(HERE.glob("[0-9][0-9]_*.py"))
+SECONDS = 120  # that a notebook may take
+METADATA = {"jupytext": {"formats": "ipynb,py:percent"},
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"}}
+
+
+def from_text(path: Path) -> nbformat.NotebookNode:
+    """The notebook that a text describes, not run yet."""
+    notebook = jupytext.read(path, fmt="py:percent")
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for index, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{index}"
+        marks = {word: cell.metadata.pop(word, None) for word in ("solution", "test", "points")}
+        if marks["solution"] or marks["test"]:
+            cell.metadata["nbgrader"] = nbgrader_metadata(**marks)
+    return notebook
+
+
+def nbgrader_metadata(solution: str | None, test: str | None, points: int | None) -> dict[str, object]:
+    """What nbgrader keeps of a cell (its schema 3): one is filled in, the next is locked and graded."""
+    marks = {"grade": bool(test), "grade_id": f"test-{test}" if test else solution,
+             "locked": bool(test), "solution": bool(solution), "task": False, "schema_version": 3}
+    return marks | ({"points": points} if test else {})
+
+
+def run(notebook: nbformat.NotebookNode, folder: Path = HERE) -> None:
+    """Execute all cells in place; the first error ends it. What differs from run to run is left out."""
+    NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}).execute()
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+
+
+def course(folder: Path, notebooks: list[Path]) -> object:
+    """An nbgrader course, an assignment for each notebook, all released; returns nbgrader's API."""
+    from nbgrader.apps import NbGraderAPI  # noqa: PLC0415  needed for courses alone
+    from traitlets.config import Config  # noqa: PLC0415
+
+    settings = {"CourseDirectory": {"root": str(folder.resolve()), "course_id": "minglow"},
+                "ExecutePreprocessor": {"timeout": SECONDS}}
+    nbgrader = NbGraderAPI(config=Config(settings))
+    for path in notebooks:
+        source = folder / "source" / path.stem
+        shutil.copytree(HERE / "models", source / "models", dirs_exist_ok=True)
+        shutil.copy(path, source)
+        answer = nbgrader.generate_assignment(path.stem, force=True, create=True)
+        if not answer["success"]:
+            raise RuntimeError(f"{path.name}: nbgrader did not release it: {answer.get('log', answer)}")
+    return nbgrader
+
+
+def points(nbgrader: object, folder: Path, notebook: Path, student: str) -> tuple[float, float]:
+    """Hand a notebook in, in a student's name, and grade it: the points it gets, of how many."""
+    name = notebook.stem
+    shutil.copytree(folder / "source" / name, folder / "submitted" / student / name)
+    shutil.copy(notebook, folder / "submitted" / student / name)
+    answer = nbgrader.autograde(name, student, force=True, create=True)
+    if not answer["success"]:
+        raise RuntimeError(f"{name}: nbgrader could not grade it: {answer.get('log', answer)}")
+    with nbgrader.gradebook as gradebook:
+        submission = gradebook.find_submission(name, student)
+        return submission.score, submission.max_score
+
+
+def main() -> None:
+    """Run texts, or make a course."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("numbers", nargs="*", help="of the notebooks to run; all of them by default")
+    parser.add_argument("--course", type=Path, metavar="DIR", help="make a course for nbgrader here")
+    arguments = parser.parse_args()
+    texts = [path for path in TEXTS if not arguments.numbers or path.name[:2] in arguments.numbers]
+    if arguments.course:
+        course(arguments.course, [path.with_suffix(".ipynb") for path in texts])
+        print(f"students get {arguments.course / 'release'}")
+        return
+    for path in texts:
+        start = time.perf_counter()
+        notebook = from_text(path)
+        run(notebook)
+        target = path.with_suffix(".ipynb")
+        nbformat.write(notebook, target)
+        print(f"{target.name}: {time.perf_counter() - start:.0f} s, {target.stat().st_size // 1024} kB",
+              flush=True)
+
+
+if __name__ == "__main__":
+    main()
