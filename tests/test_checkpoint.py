@@ -142,3 +142,22 @@ def test_a_zip_that_points_before_its_own_start_is_damaged(tmp_path):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.read(path)
+
+
+@pytest.mark.parametrize(("permutation", "name", "value", "expected"), [
+    (mg.InvConv1x1, "parameters", np.nan, "finite, got NaN or inf"),
+    (mg.Shuffle, "order", 0, "each channel once"),
+    (mg.InvConv1x1LU, "sign", 0.5, "1 and -1"),
+])
+def test_numbers_that_make_no_bijection_are_refused(tmp_path, permutation, name, value, expected):
+    """The file is whole and its hashes are right: it was saved so."""
+    path = tmp_path / "model.npz"
+    flow, other = glow(permutation=permutation), glow(permutation=permutation)
+    before = other.flat.value.copy()
+    arrays = [flow.flat.value, *(module.constants[name] for _, module in flow.walk()
+                                 if name in module.constants)]
+    arrays[0 if name == "parameters" else 1][...] = value
+    checkpoint.save(path, flow, {})
+    with pytest.raises(CheckpointError, match=expected):
+        checkpoint.restore(checkpoint.read(path), other)
+    assert np.array_equal(other.flat.value, before)
