@@ -6,15 +6,19 @@
                                             release/ is the students' version, without them
 
 A text is a notebook in jupytext's percent format. A cell that students fill in is headed
-`# %% solution="name"`, and the cell that grades it `# %% test="name" points=2`.
+`# %% solution="name"`, and the cell that grades it `# %% test="name" points=2`. A formula has a
+\\tag{5.3}, and the cell that checks it begins with `# checks (5.3)`; FORMULAS.md, which is written, too,
+lists them.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jupytext
 import nbformat
@@ -53,6 +57,53 @@ def run(notebook: nbformat.NotebookNode, folder: Path = HERE) -> None:
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+
+
+class Formula(NamedTuple):
+    """A displayed formula, where it stands, and the cells that check it, as Jupyter counts them."""
+
+    number: str  # its tag, "5.3"; empty if it has none
+    latex: str
+    section: str
+    cells: list[int]
+
+
+def formulas(notebook: nbformat.NotebookNode) -> list[Formula]:
+    """All displayed formulas of a notebook, in order."""
+    found, section, checks = [], "", {}
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    for count, source in enumerate(code, start=1):
+        for line in re.findall(r"^# checks .*", source, re.MULTILINE):
+            for number in re.findall(r"\((\d+\.\d+)\)", line):
+                checks.setdefault(number, []).append(count)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for part in re.findall(r"^#+ [^\n]*|\$\$.*?\$\$", cell.source, re.DOTALL | re.MULTILINE):
+                if part.startswith("#"):
+                    section = part.splitlines()[0].lstrip("# ")
+                    continue
+                tag = re.search(r"\\tag\{(.*?)\}", part)
+                number = tag[1] if tag else ""
+                latex = " ".join(re.sub(r"\\tag\{.*?\}", "", part).strip("$").split())
+                found.append(Formula(number, latex, section, checks.get(number, [])))
+    return found
+
+
+def formula_table(notebooks: dict[str, nbformat.NotebookNode]) -> str:
+    """FORMULAS.md: every formula, and the cells that check it."""
+    lines = ["# Formulas, and the cells that check them", "", "By `python notebooks/build.py`.", ""]
+    for name, notebook in notebooks.items():
+        title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
+        lines += [f"## [{title}]({name}.ipynb)", "",
+                  "| | formula | section | checked in cell |", "| --- | --- | --- | --- |"]
+        for formula in formulas(notebook):
+            # A bar would end the table's cell; GitHub leaves $`...`$ as it is.
+            latex = formula.latex.replace(r"\|", r"\Vert ").replace("|", r"\vert ")
+            cells = ", ".join(f"[{count}]" for count in formula.cells)
+            section = formula.section.replace("|", r"\|")
+            lines.append(f"| ({formula.number}) | $`{latex}`$ | {section} | {cells} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def course(folder: Path, notebooks: list[Path]) -> object:
@@ -105,6 +156,8 @@ def main() -> None:
         nbformat.write(notebook, target)
         print(f"{target.name}: {time.perf_counter() - start:.0f} s, {target.stat().st_size // 1024} kB",
               flush=True)
+    table = formula_table({path.stem: from_text(path) for path in TEXTS})
+    (HERE / "FORMULAS.md").write_text(table, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from minglow.testing import (
     check_layer,
     check_log_det,
     check_purity,
+    check_returns,
     check_samples,
     directional_derivative,
     layer_checks,
@@ -218,9 +219,14 @@ def test_a_layer_with_a_domain_of_its_own_passes_inside_it(seed):
         check_layer(Logit())
 
 
+class ForgetsItsParent(Scale):
+    def __init__(self):
+        self.channels = 4
+
+
 @pytest.mark.parametrize(("wrong", "message"), [
     (Scale, "expected a Bijection or a Net, got the class Scale"), (None, "got NoneType"),
-    ([], "got list")])
+    ([], "got list"), (ForgetsItsParent(), r"no params: its __init__ has to begin with super\(\)")])
 def test_what_is_no_layer(wrong, message):
     with pytest.raises(ValueError, match=message):
         check_layer(wrong)
@@ -252,7 +258,25 @@ def coupling(kind=mg.AffineCoupling):
     return kind(conv_net(2, 4, 4, rng=0))
 
 
+class ReturnsNothing(Scale):
+    def forward(self, x):
+        super().forward(x)
+
+
+class ForgetsTheCache(Scale):
+    def inverse(self, y):
+        return super().inverse(y)[0]
+
+
+class ReturnsNoGradient(Scale):
+    def backward(self, dy, dlog_det, cache):
+        super().backward(dy, dlog_det, cache)
+
+
 WRONG = [
+    (ReturnsNothing(), check_returns, r"found NoneType, expected \(y, log_det, cache\). Does forward"),
+    (ForgetsTheCache(), check_returns, r"inverse returns .* an array \(3, 4\), expected \(x, cache\)"),
+    (ReturnsNoGradient(), check_returns, r"found NoneType, expected dx of shape \(3, 4\). Does back"),
     (ForgetsThePixels(), check_log_det, r"Off by a factor h\*w = 6: every one of the h\*w pixels"),
     (WrongSign(), check_log_det, "The sign of log_det is wrong, as of the inverse map"),
     (SumsOverTheBatch(), check_log_det, "It is the sum over the batch: log_det is one number for each"),
@@ -328,6 +352,9 @@ def test_the_command_prints_promises_kept_and_broken(capsys):
     assert main(["check", "test_testing:coupling"]) == 0  # a function
     assert main(["check", "test_testing:DropsAChannel"]) == 1
     assert "BROKEN  inverse     raised ValueError in inverse, test_testing" in capsys.readouterr().out
+    assert main(["check", "test_testing:ReturnsNothing"]) == 1
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 4 and shown[1].startswith("BROKEN  returns") and shown[-1] == "1 broken"
 
 
 @pytest.mark.parametrize(("target", "message"), [
@@ -378,8 +405,8 @@ def test_expected_failures_are_marked(layer, check):
 
 def test_layer_checks_are_named_after_their_promises():
     names = [name for name, _ in layer_checks()]
-    assert names == ["purity", "inverse", "log_det", "backward", "cache", "initialize", "samples",
-                     "backends"]
+    assert names == ["returns", "purity", "inverse", "log_det", "backward", "cache", "initialize",
+                     "samples", "backends"]
 
 
 def test_the_kit_needs_neither_hypothesis_nor_pytest():

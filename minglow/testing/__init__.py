@@ -30,6 +30,7 @@ from minglow.testing.numerical import (
     taylor_slope,
 )
 from minglow.testing.purity import check_purity, check_samples
+from minglow.testing.returns import check_returns
 
 __all__ = [
     "BrokenPromise",
@@ -42,6 +43,7 @@ __all__ = [
     "check_layer",
     "check_log_det",
     "check_purity",
+    "check_returns",
     "check_samples",
     "directional_derivative",
     "examples",

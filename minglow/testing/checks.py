@@ -1,6 +1,7 @@
 """One function a promise of the contract; each raises BrokenPromise that explains itself. Floor 2.
 
-check_backward stands in gradients.py, check_purity and check_samples in purity.py.
+check_returns stands in returns.py, check_backward in gradients.py, check_purity and check_samples in
+purity.py.
 
 Every check takes a bijection, a batch x that it maps, and a seed. Without x it makes its own: see
 examples.py. The layer that is handed in stays as it is.

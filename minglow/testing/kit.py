@@ -18,11 +18,12 @@ from minglow.testing.checks import (
 )
 from minglow.testing.gradients import check_backward
 from minglow.testing.purity import check_purity, check_samples
+from minglow.testing.returns import check_returns
 
 Check = Callable[[Bijection], None]
 CHECKS = (
-    check_purity, check_inverse, check_log_det, check_backward, check_cache, check_initialize,
-    check_samples, check_backends,
+    check_returns, check_purity, check_inverse, check_log_det, check_backward, check_cache,
+    check_initialize, check_samples, check_backends,
 )
 
 

@@ -1,0 +1,26 @@
+"""nbgrader's view of the course: the solved notebooks earn every point, the students' version none."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nbgrader", reason="nbgrader is not there: pip install 'minglow[course]'")
+sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
+import build
+import nbformat
+
+
+@pytest.mark.parametrize("text", build.TEXTS, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore")  # nbgrader's own
+def test_solutions_earn_all_points_and_the_empty_version_none(text, tmp_path):
+    notebook = text.with_suffix(".ipynb")
+    nbgrader = build.course(tmp_path, [notebook])
+    empty = tmp_path / "release" / text.stem / notebook.name
+    words = "".join(cell.source for cell in nbformat.read(empty, as_version=4).cells)
+    assert "SOLUTION" not in words and "YOUR CODE HERE" in words
+    possible = sum(map(int, re.findall(r"^# %% test=.* points=(\d+)$", text.read_text(encoding="utf-8"),
+                                       re.MULTILINE)))
+    assert build.points(nbgrader, tmp_path, notebook, "solved") == (possible, possible)
+    assert build.points(nbgrader, tmp_path, empty, "empty") == (0, possible)
