@@ -134,6 +134,26 @@ def test_the_command_goes_on_after_a_signal(tmp_path, monkeypatch, capsys):
     assert "none/last.npz: no such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("damage", "message"), [
+    (lambda lines: lines[:2] + lines[3:], "of step 2 in line 3, got '3,"),
+    (lambda lines: lines[:3], "of step 3 in line 4, got ''"),
+    (lambda lines: [*lines[:2], "2,many,1,,0.1", *lines[3:]], "of step 2 in line 3, got '2,many"),
+    (lambda lines: [], "of step 1 in line 2, got ''"),
+])
+def test_a_run_whose_metrics_lack_a_line_is_left_as_it_is(tmp_path, damage, message):
+    path = tmp_path / metrics.METRICS
+    lines = ["step,bits,grad_norm,held_out_bits,seconds", *(f"{step},3,1,,0.1" for step in range(1, 6))]
+    path.write_text("\n".join(lines))
+    with metrics.Recorder(tmp_path, 9, stream=io.StringIO(), done=4):
+        pass
+    assert path.read_text().splitlines()[1:] == lines[1:5]
+    path.write_text("\n".join(damage(lines)))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        metrics.Recorder(tmp_path, 9, stream=io.StringIO(), done=4)
+    assert path.read_bytes() == before
+
+
 def test_the_best_model_is_kept_and_not_the_last(tmp_path):
     flow = mg.glow((4, 4, 1), 1, 1, 4, permutation=mg.Shuffle, rng=0)
     (tmp_path / "run").mkdir()
