@@ -84,9 +84,18 @@ def examples(layer: M, x: np.ndarray | None = None, rng: int | np.random.Generat
 def finite_forward(layer: Bijection, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
     """layer.forward(x), whose numbers have to be finite."""
     y, log_det, cache = layer.forward(x)
+    check_one_for_each(log_det, x)
     for name, value in ("y", y), ("log_det", log_det):
         if not np.all(np.isfinite(value)):
             raise broken("a finite forward", f"{name}, {described(x)}", np.asarray(value),
                          "finite numbers",
                          "forward returned NaN or inf. Is x in the map's domain?")
     return y, log_det, cache
+
+
+def check_one_for_each(log_det: np.ndarray, x: np.ndarray) -> None:
+    """Raise BrokenPromise unless log_det has shape (B,) and x's dtype."""
+    came, wanted = (np.shape(log_det), np.asarray(log_det).dtype), ((len(x),), x.dtype)
+    if came != wanted:
+        raise broken("log_det's shape and dtype", described(x), came, wanted,
+                     "One number for each sample: never a scalar, never a sum.")

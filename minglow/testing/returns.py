@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minglow.bijection import Bijection
-from minglow.testing.examples import examples
+from minglow.testing.examples import check_one_for_each, examples
 from minglow.testing.explain import broken, described
 
 Seed = int | np.random.Generator
@@ -17,6 +17,7 @@ def check_returns(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
     """forward returns (y, log_det, cache), inverse returns (x, cache), backward returns dx."""
     for candidate, batch in examples(layer, x, rng):
         y, log_det, cache = _parts("forward", candidate.forward(batch), ("y", "log_det", "cache"), batch)
+        check_one_for_each(log_det, batch)
         _parts("inverse", candidate.inverse(y), ("x", "cache"), batch)
         dx = candidate.backward(np.ones_like(y), np.ones_like(log_det), cache)
         if np.shape(dx) != batch.shape:

@@ -36,7 +36,7 @@ def images(shape: tuple[int, ...], *, most: int = 4,
     width = np.dtype(dtype).itemsize * 8
     numbers = st.floats(-3, 3, width=width, allow_subnormal=False)  # type: ignore[arg-type]
     return st.integers(1, most).flatmap(
-        lambda batch: hnp.arrays(dtype, (batch, *shape), elements=numbers))
+        lambda batch: hnp.arrays(dtype, (batch, *shape), elements=numbers, fill=st.nothing()))
 
 
 @st.composite
