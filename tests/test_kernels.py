@@ -107,6 +107,16 @@ def test_an_unknown_backend_is_named_and_changes_nothing():
     assert kernels.current() == before
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_scale_without_a_floor_is_exact_where_the_sigmoid_underflows(dtype):
+    raw = np.array([-2000, -110, -100, -20, -2, 0, 3, 50], dtype)
+    log_scale, dlog_scale = minglow.sigmoid_scale(raw, floor=0.0)
+    t = raw.astype(np.longdouble) + 2
+    np.testing.assert_allclose(log_scale, -np.logaddexp(0, -t), rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(dlog_scale, np.exp(-np.logaddexp(0, t)), rtol=20 * np.finfo(dtype).eps)
+    assert log_scale.dtype == dlog_scale.dtype == dtype
+
+
 def test_sigmoid_scale_stays_above_its_floor_and_finite():
     raw = np.array([[[-1e4, -100.0, -14, 0, 14, 1e4]]])
     log_scale, dlog_scale = minglow.sigmoid_scale(raw, 1e-3)

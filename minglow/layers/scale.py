@@ -16,7 +16,9 @@ def sigmoid_scale(raw: np.ndarray, floor: float = 1e-3) -> tuple[np.ndarray, np.
     The 2 starts the scale near 0.88.
     """
     t = raw + 2
-    e = np.exp(-np.abs(t))  # neither exponential overflows: both are at most 1
+    e = np.exp(-np.abs(t))  # no exponential here overflows: each is at most 1
+    if floor == 0:  # log sigmoid(t), and sigmoid(-t): s itself may be 0 in its dtype
+        return np.minimum(t, 0) - np.log1p(e), np.exp(np.minimum(-t, 0)) / (1 + e)
     s = np.exp(np.minimum(t, 0)) / (1 + e)  # sigmoid(t), whose derivative is s (1 - s) = e / (1 + e)^2
     scale = floor + (1 - floor) * s
     return np.log(scale), (1 - floor) * e / ((1 + e) ** 2 * scale)
