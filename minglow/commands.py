@@ -14,6 +14,7 @@ from minglow import data, runs
 from minglow.dequantizers import Dequantizer
 from minglow.diagnosis import Invertibility, invertibility
 from minglow.flow import Flow
+from minglow.recipes import BELONGS
 from minglow.saved import WEIGHTS, beside, load_dequantizer, load_flow
 from minglow.text import one_line
 from minglow.train import evaluate, labels_for
@@ -92,7 +93,9 @@ def run_interpolate(args: argparse.Namespace) -> None:
 def run_info(args: argparse.Namespace) -> None:
     """Print what a checkpoint holds, and how invertible it is."""
     flow, recipe = load_flow(args.checkpoint)
-    say(**recipe | {"parameters": flow.flat.value.size})
+    model = recipe["model"]
+    of_the_model = {key: value for key, value in recipe.items() if model in BELONGS.get(key, [model])}
+    say(**of_the_model | {"parameters": flow.flat.value.size})
     say(**monitored(invertibility(flow, np.clip(flow.sample(16, rng=0), -0.5, 0.5))))
 
 

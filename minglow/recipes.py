@@ -33,6 +33,12 @@ DEFAULTS = {
     "realnvp": {"steps": 1, "levels": 2, "hidden": 32, "rate": 0.01},
     "nice": {"steps": 4, "levels": 1, "hidden": 256, "rate": 0.002},
 }
+GLOWS = "glow", "published"
+BELONGS = {  # which models have an option
+    "permutation": GLOWS, "coupling": GLOWS, "no_learned_prior": ("glow",), "learned_top": GLOWS,
+    "conditional": GLOWS, "classification": GLOWS, "logit": ("glow", "realnvp"), "net": ("realnvp",),
+    "base": ("nice",), "reversible": (*GLOWS, "realnvp"),
+}
 # What recipes said nothing of before these could be chosen.
 ONCE: dict[str, Any] = {"net": "residual", "base": "logistic", "learned_prior": True,
                         "learned_top": False, "classes": 0, "logit": 0.0, "dequantize": "uniform"}

@@ -11,18 +11,11 @@ from minglow import checkpoint, data, kernels, metrics, runs
 from minglow.archive import sweep
 from minglow.commands import data_for, load_data, reading, report_quality, say
 from minglow.flow import Flow
-from minglow.recipes import DEFAULTS, OPTIMIZERS, build, build_dequantizer, training
+from minglow.recipes import BELONGS, DEFAULTS, OPTIMIZERS, build, build_dequantizer, training
 from minglow.saved import load_dequantizer, load_flow, restored
 from minglow.signals import asked_to_stop
 from minglow.state import steps_done
 from minglow.train import Interrupted, train
-
-GLOWS = "glow", "published"
-BELONGS = {  # which models have an option
-    "permutation": GLOWS, "coupling": GLOWS, "no_learned_prior": ("glow",), "learned_top": GLOWS,
-    "conditional": GLOWS, "classification": GLOWS, "logit": ("glow", "realnvp"), "net": ("realnvp",),
-    "base": ("nice",), "reversible": (*GLOWS, "realnvp"),
-}
 
 
 def run_train(args: argparse.Namespace) -> None:

@@ -86,6 +86,7 @@ def test_interpolate_and_info(run, capsys):
     facts = said(capsys)
     assert facts["levels"] == "1" and facts["hidden"] == "4" and facts["data"] == "digits"
     assert int(facts["parameters"]) == load_flow(run)[0].flat.value.size
+    assert facts["coupling"] == "affine" and not {"net", "base"} & facts.keys()  # other models' words
 
 
 @pytest.mark.parametrize("options", [
