@@ -42,7 +42,8 @@ rng = np.random.default_rng(0)
 # ## Why training remembers
 #
 # A flow is a chain of $K$ layers. Write $h_0 = x$ for the data, $h_k = f_k(h_{k-1})$ for what layer $k$
-# returns, and $y = h_K$. A loss $L$ is a number made of $y$ and of the log-determinants; $\bar a = \partial L /
+# returns, and $y = h_K$. (Below, a layer may stand for a whole flow step, which is actnorm, 1×1 convolution and
+# coupling; then $K$ counts steps.) A loss $L$ is a number made of $y$ and of the log-determinants; $\bar a = \partial L /
 # \partial a$, and $\bar\ell = \partial L / \partial \texttt{log\_det}$ of one sample. The chain rule goes from the
 # last layer to the first. For one sample,
 #
@@ -106,8 +107,8 @@ assert error > 0.1
 # \tag{9.2}
 # $$
 #
-# The next cell counts. A cache is made of tuples, lists and arrays, and some arrays are views of others or
-# occur twice (what actnorm returns is what the 1×1 convolution remembers): memory counts once.
+# The next cells count. A cache is made of tuples, lists and arrays, and some arrays are views of others or
+# occur twice (what actnorm returns is what the 1×1 convolution remembers): such memory is counted once.
 
 
 # %%
@@ -206,11 +207,14 @@ for layer in flow_steps(3, condition=4, gain=0.1):
     assert np.allclose(h_again, h, atol=1e-12)
     pairs = list(zip(arrays_of(cache), arrays_of(cache_again), strict=True))
     assert all(one.shape == other.shape and np.allclose(one, other, atol=1e-12) for one, other in pairs)
-    print(f"{type(layer).__name__:15} {len(pairs)} arrays in its cache, "
-          f"{sum(np.array_equal(*pair) for pair in pairs)} of them equal to the last bit")
+    print(f"{type(layer).__name__:15} arrays in its cache: {len(pairs)}, "
+          f"equal to the last bit: {sum(np.array_equal(*pair) for pair in pairs)}")
     h = y
 
 # %% [markdown]
+# *What to see:* a coupling's nine arrays come back to the last bit, since its net sees the same numbers in either
+# direction. The 1×1 convolution's input is computed anew, and rounded anew. More of that below.
+#
 # With (9.4), reversible backprop is three lines. From [minglow/chain.py](../minglow/chain.py), the loop of
 # `ReversibleChain.backward`:
 #
@@ -454,7 +458,7 @@ def needed(K, params, cache, output, reversible):
 for test_sizes in sizes, {"params": 1000, "cache": 50_000, "output": 7000}, {"params": 10**7, "cache": 1, "output": 1}:
     for reversible in False, True:
         K_found = most_steps(10**9, **test_sizes, reversible=reversible)
-        assert K_found == int(K_found)
+        assert K_found == int(K_found), f"a whole number of steps, not {K_found}"
         assert needed(K_found, **test_sizes, reversible=reversible) <= 10**9, f"{K_found} steps do not fit"
         assert needed(K_found + 1, **test_sizes, reversible=reversible) > 10**9, f"{K_found + 1} fit, too"
 
@@ -507,7 +511,7 @@ for dtype, last, colour in (np.float32, 3e6, plots.COLOURS[0]), (np.float64, 1e1
     axis.loglog(conditions, errors, "o", color=colour, label=dtype.__name__)
     axis.loglog(conditions, epsilon * conditions, ":", color=colour, label="$\\varepsilon\\,\\kappa$")
     axis.axvline(1 / epsilon, color=colour, linewidth=0.8)
-    assert max(np.array(errors) / (epsilon * conditions)) < 10
+    assert max(np.array(errors) / (epsilon * conditions)) < 30
 axis.set(xlabel="condition number of W", ylabel="relative error of the round trip")
 axis.legend(ncols=2);
 
@@ -579,7 +583,7 @@ axis.legend();
 
 # %% [markdown]
 # *What to see:* alone, the smallest scale is harmless (green). With a rotation behind it, errors grow as
-# $1/s$ until nothing is right (red); with the floor they stop at about a thousand roundings (blue).
+# $1/s$ until nothing is right (vermilion); with the floor they stop at about a thousand roundings (blue).
 
 # %% [markdown]
 # ### Layer by layer
@@ -652,7 +656,7 @@ axis.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.08));
 
 # %% [markdown]
 # **Exercise 9.4: how deep may it go?** (2 points). Write `safe_depth(layers, states, tolerance)`. `states` are the true
-# $h_0 \dots h_K$. Start at $h_K$, invert one layer after another, and return how many layers could be inverted
+# $h_0 \dots h_K$ of $K$ single layers. Start at $h_K$, invert one layer after another, and return how many layers could be inverted
 # before the largest error $\max|\hat h_k - h_k|$ exceeded `tolerance` ($K$ if it never did). A chain could
 # store an exact activation there and go on from it.
 

@@ -431,7 +431,7 @@ print(f"at the start {sum(size == 0 for size in at_start.values())} of {len(at_s
 # ### Round trips: the condition number
 #
 # Inverting a matrix magnifies rounding by up to its condition number $\kappa(W)$, the largest singular value over
-# the smallest. For $\hat x$, what comes back of $x$ through a 1×1 convolution of $C$ channels, a safe rule, with norms over all
+# the smallest (notebook 9, (9.7)). For $\hat x$, what comes back of $x$ through a 1×1 convolution of $C$ channels, a safe rule, with norms over all
 # pixels, is
 #
 # $$
@@ -505,7 +505,8 @@ print(f"{passing} of {len(places)} parameter arrays pass with a gradient that is
 # Comparing all $n$ slopes of a parameter with differences takes $2n$ calls of `forward`. Along one random direction $v$ it takes
 # two. Can the direction miss a fault? Let $e$ be the error of a gradient, $v$ standard normal. Then $\langle e, v\rangle$ is
 # normal with variance $\|e\|^2$, however many parameters there are, and a test with tolerance $\tau$ misses it
-# with probability
+# with the probability that a normal number is near 0. The error function erf gives it: $P(|\xi| \le a) =
+# \operatorname{erf}(a / \sqrt 2)$ for a standard normal $\xi$. So
 #
 # $$
 # P\big(|\langle e, v \rangle| \le \tau\big) = \operatorname{erf}\!\Big(\frac{\tau}{\sqrt{2}\,\|e\|}\Big)
@@ -622,7 +623,7 @@ print(f"{np.log2(256) - np.log2(255):.4f} bits per dimension are won by miscount
 # **Exercise 10.2: a test of log-determinants** (2 points). Write `catches_log_det(layer)`: `True` if the layer breaks
 # (10.3), `False` if it is right. The layer takes float64 images of any size with 4 channels, and comes as its constructor
 # made it. Use `numerical_jacobian`, not the kit's checks. It is graded on broken layers *and* on right ones, so always
-# saying `True` earns nothing. (What do the last two sections say about shapes, batches, and the start?)
+# saying `True` earns nothing. (What do the sections above say about shapes, batches, and the start?)
 
 # %% solution="catches-log-det"
 def catches_log_det(layer):
@@ -669,7 +670,7 @@ for seed in range(3):
 # | `AddsAnEpsilon` | small errors that add up over the layers | adding to the matrix, as a remedy for "Input is not invertible", in [openai/glow #40](https://github.com/openai/glow/issues/40) | inverse |
 # | `DropsTheSplit` | "the flow does not reconstruct" | [rosinality #45](https://github.com/rosinality/glow-pytorch/issues/45), [#7](https://github.com/rosinality/glow-pytorch/issues/7): split latents are drawn anew unless handed in | inverse |
 # | `JoinsInAnotherOrder` | forward, then inverse, is another image | [pytorch-normalizing-flows #10](https://github.com/karpathy/pytorch-normalizing-flows/issues/10) | inverse |
-# | `without_floor()` | inf or NaN in samples, after long training | division by a small scale: [nflows #67](https://github.com/bayesiains/nflows/issues/67), [SRFlow #2](https://github.com/andreas128/SRFlow/issues/2) | inverse, in float32 |
+# | `without_floor()` | inf or NaN in samples, after long training | [normflows #67](https://github.com/VincentStimper/normalizing-flows/issues/67), [SRFlow #2](https://github.com/andreas128/SRFlow/issues/2); "instability due to division by scale": [nflows #67](https://github.com/bayesiains/nflows/issues/67) | inverse, in float32 |
 # | `SqueezeForSquares` (above) | other image sizes come back scrambled | made up for this notebook | inverse |
 
 # %%
@@ -882,7 +883,7 @@ for seed in range(3):
 # | exhibit | symptom | where | promise broken |
 # | --- | --- | --- | --- |
 # | `StartsAgain` | a model that is loaded is worse than when it was saved | [rosinality #6](https://github.com/rosinality/glow-pytorch/issues/6), [nflows #4](https://github.com/bayesiains/nflows/issues/4), [normflows PR #2](https://github.com/VincentStimper/normalizing-flows/pull/2), [FrEIA PR #33](https://github.com/vislearn/FrEIA/pull/33) | purity |
-# | `DividesByZero` | inf or NaN from the first step, where a channel is constant over the first batch | a check for it was proposed in [FrEIA PR #167](https://github.com/vislearn/FrEIA/pull/167) | initialize |
+# | `DividesByZero` | inf or NaN from the first step, where a channel is constant over the first batch | [FrEIA #121](https://github.com/vislearn/FrEIA/issues/121); a check for it: [PR #167](https://github.com/vislearn/FrEIA/pull/167) | initialize |
 # | `LooksAtTheBatch` | an image's likelihood depends on the company it keeps | no thread known | samples, and four others |
 
 # %%
@@ -994,8 +995,8 @@ for axis, layer in zip(axes, (None, Squeeze(), ScrambledSqueeze())):
 axes[0].set_ylabel("row");
 
 # %% [markdown]
-# *What to see:* in the second and third picture, numbers of one colour share an output pixel. Right: blocks of
-# 2 × 2, neighbours. Wrong: a line of four. Both are bijections, so no test of bijectivity can tell them apart; it takes a comparison with what was *meant*: a formula, a
+# *What to see:* in the second and third picture, numbers of one colour share an output pixel. The squeeze
+# takes blocks of 2 × 2, neighbours; the scrambled one a line of four. Both are bijections, so no test of bijectivity can tell them apart; it takes a comparison with what was *meant*: a formula, a
 # slow version with loops, another library. minglow's tests compare it with the formula in its docstring,
 # $y_{b,i,j,4c+2d+e} = x_{b,2i+d,2j+e,c}$.
 
@@ -1082,4 +1083,4 @@ axis.spines[:].set_visible(True)
 # - A test is worth what it catches: try it on a broken layer, and on a right one.
 # - Kept promises do not make a layer the one that was meant. Compare it with a second, independent version.
 #
-# Next: [11. The debugger](11_debugger.ipynb).
+# Next: [11. In the debugger](11_debugger.ipynb).

@@ -210,6 +210,7 @@ seen = session("""
     continue
     p x.shape
     continue
+    p x.shape
     p shift.tolist()
     p scale.tolist()
     p x[0].tolist()
@@ -232,7 +233,7 @@ print("the numbers in pdb are those that this notebook computes")
 
 # %% [markdown]
 # *What to see:* in the layer `x` has the shape (3, 2, 2, 4), in the kernel (12, 4): `rows` has made a row of each
-# pixel. `where` shows the way there, the oldest call first: the program, `Flow.nll_and_grad`, `Chain.forward`,
+# pixel. `where` shows the way there, the oldest call first: after pdb's own lines the program, `Flow.nll_and_grad`, `Chain.forward`,
 # `ActNorm.forward`, the kernel. `up` goes to the caller, whose `x` is another one.
 #
 # ## The other layers, and where the cache is
@@ -325,7 +326,7 @@ seen = session("""
     p dlog_det.tolist()
     p len(cache)
     continue
-    p dlog_det.sum()
+    p dlog_det.tolist()
     p dy.shape
     p cache.shape
     up
@@ -402,8 +403,9 @@ axis.set(xlabel="calls and returns since the start", ylabel="depth of the call s
 
 # %% [markdown]
 # *What to see:* one training step as the debugger meets it, from left to right: `where` prints the bars above one
-# point. The wide grey bars are `Chain.forward` and `Chain.backward`; the colours in the second half come in the
-# reverse order of the first. The green tips are the kernels.
+# point, and the small calls between them, which are left out here. The grey bar on top is `Flow.nll_and_grad`, the
+# two wide ones below it are `Chain.forward` and `Chain.backward`: on the way back the layers come in the reverse order. The
+# green tips are the kernels.
 #
 # ## A line, but only sometimes: conditional breakpoints
 #
@@ -557,12 +559,13 @@ assert "bijection.1" in seen["p self.path"] and "800" in seen["p log_scale"]
 
 # %% [markdown]
 # *What to see:* the same flow, the same images, but now the arrow is on the line of the exponential, in the layer, with its
-# argument at hand. `self.path` names the layer's place in the flow. Leave `under` out of such an `errstate`: a tiny
+# argument at hand. `self.path` names the layer's place in the flow. `errstate` governs NumPy's own functions, as this
+# exponential is one, and not machine code by Numba: to have the kernels watched, too, choose `minglow.use("numpy")`. Leave `under` out of such an `errstate`: a tiny
 # number that becomes 0 does no harm here.
 
 # %% [markdown]
-# **Exercise 11.3: what reading does not show** (3 points). A colleague writes actnorm's backward anew. Every
-# line is the formula of notebook 4. Nevertheless:
+# **Exercise 11.3: what reading does not show** (1 point). A colleague writes actnorm's backward anew. Every
+# line is the formula of notebook 4. Nevertheless `dlog_scale` is wrong, and only that:
 
 # %%
 class Careless(minglow.ActNorm):
@@ -592,11 +595,8 @@ for name in "shift", "log_scale":
     assert same == (name == "shift")
 
 # %% [markdown]
-# So `dlog_scale` is wrong, and only that. Step through it, on your command line or with `breakpoint()` as the first line of
-# `backward`, and print all variables after each line.
-#
-# - Put into `culprit` the name of the variable whose value changes although no line assigns to that name (1 point).
-# - Write `repaired_backward`, which leaves what it is handed as it was (2 points).
+# Step through it, on your command line or with `breakpoint()` as the first line of `backward`, and print all variables after
+# each line. Put into `culprit` the name of the variable whose value changes although no line assigns to that name.
 
 # %% solution="culprit"
 ### BEGIN SOLUTION
@@ -612,6 +612,9 @@ suspect.backward(**arguments)
 changed = [name for name in arguments if not np.array_equal(arguments[name], before[name])]
 assert culprit in changed, f"{culprit!r} is as it was: compare each argument before and after"
 
+# %% [markdown]
+# **Exercise 11.4: the repair** (2 points). Write `repaired_backward`, actnorm's backward again, which leaves what it is
+# handed as it was.
 
 # %% solution="repaired"
 def repaired_backward(self, dy, dlog_det, cache):
@@ -632,7 +635,7 @@ assert repaired_backward(Repaired(2, np.float64), np.ones((1, 2)), np.ones(1), n
 check_layer(Repaired(4))
 
 # %% [markdown]
-# **Exercise 11.4: a debugger of your own** (2 points). Write `trace(flow, x)`: a list of (name, shape), one for
+# **Exercise 11.5: a debugger of your own** (2 points). Write `trace(flow, x)`: a list of (name, shape), one for
 # each layer of `flow.bijection.layers`, in the order of the forward pass: the name of the layer's class, and the shape of
 # its output. It should leave the flow as it was.
 
