@@ -63,8 +63,9 @@ class TopPrior(Module):
         by_class = self.class_log_prob(z)
         if labels is not None and self.classes:
             return by_class[np.arange(len(z)), labels]
-        # log p_k - log(p_k / sum p) = log sum p, whichever k
-        return by_class[:, 0] - log_softmax(by_class)[:, 0] - log(by_class.shape[1])
+        # log p_k - log(p_k / sum p) = log sum p, whichever k; the likeliest is rounded least
+        k = np.arange(len(z)), by_class.argmax(axis=1)
+        return by_class[k] - log_softmax(by_class)[k] - log(by_class.shape[1])
 
     def backward(self, dlog_prob: np.ndarray, z: np.ndarray, labels: Labels = None) -> np.ndarray:
         """Pull a loss's derivative by log_prob, (B,), back to z, adding to `grads`."""

@@ -99,7 +99,8 @@ def step(shape, rng, dtype, chain=mg.Chain):
 
 def level(shape, rng, dtype):
     half = (*shape[:-1], shape[-1] // 2)
-    return mg.Level(step(shape, rng, dtype), mg.Flatten(half), shape)
+    inner = mg.Chain(actnorm(half, rng, dtype), mg.Flatten(half))
+    return mg.Level(step(shape, rng, dtype), inner, shape)
 
 
 def glow(shape, rng, dtype, make=mg.glow, **options):

@@ -11,6 +11,7 @@ from PIL import Image
 import minglow as mg
 from minglow import checkpoint, cli, data, inference, optim
 from minglow.dequantizers import VariationalDequantizer, log_bound
+from minglow.nets import mlp
 from minglow.train import evaluate, train
 
 NAN, INF = float("nan"), float("inf")
@@ -194,6 +195,8 @@ for kind in mg.ActNorm, mg.InvConv1x1, mg.InvConv1x1LU, mg.Shuffle, mg.Reverse, 
     add(f"{kind.__name__}, channels", kind, NOT_A_COUNT)
 for kind in mg.AffineCoupling, mg.AdditiveCoupling:
     add(kind.__name__, kind, (None, "net", 3, lambda x: x, mg.ActNorm(2)))
+    add(f"{kind.__name__}, passing", lambda value, kind=kind: kind(mlp(1, 4, 2), passing=value), [
+        value for value in NOT_A_COUNT if value is not None])
 add("Chain", lambda value: mg.Chain(*value), ([[mg.ActNorm(2)]], [None], ["a"], [mg.ActNorm]))
 add("ReversibleChain, kept", lambda value: mg.ReversibleChain(mg.ActNorm(2), kept=value), (-1, 1.5, "1"))
 for kind in mg.StandardNormal, mg.StandardLogistic:

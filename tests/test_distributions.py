@@ -53,6 +53,10 @@ def test_far_latents_have_a_finite_log_probability():
     z = np.full((2, D), 300.0)
     expected = base.class_log_prob(z).max(axis=1) - np.log(4)
     np.testing.assert_allclose(base.log_prob(z), expected, rtol=1e-10)
+    base.params["mean"][0] = 1000  # a mixture's likeliest class decides how well it is rounded
+    z = np.random.default_rng(0).standard_normal((5, D))
+    single = moved(base, size=0, dtype=np.float32)
+    np.testing.assert_allclose(single.log_prob(z.astype(np.float32)), base.log_prob(z), rtol=1e-5)
     far = 1e3 * np.ones((2, D), np.float32)
     assert np.isfinite(mg.StandardLogistic((D,)).log_prob(far)).all()
 

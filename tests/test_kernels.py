@@ -132,7 +132,11 @@ def test_with_the_floor_float32_comes_back_whatever_the_scale():
     scale, shift = np.exp(log_scale), np.full_like(raw, 0.25)
     x = np.full_like(raw, 0.3, shape=(1, 801, 2))
     y, _ = reference.couple(x, shift, scale, log_scale)
+    y = (y + 1) - 1  # rounded, as by whatever stands behind it
     assert np.max(np.abs(reference.couple_inverse(y, shift, scale) - x)) <= 1e-4
+    bare, _ = minglow.sigmoid_scale(raw, floor=0.0)
+    y, _ = reference.couple(x, shift, np.exp(bare), bare)
+    assert np.max(np.abs(reference.couple_inverse((y + 1) - 1, shift, np.exp(bare)) - x)) > 0.1
 
 
 def python(code, **environment):

@@ -42,7 +42,8 @@ class AdditiveCoupling(Bijection):
 
     def __init__(self, net: Net, passing: int | None = None) -> None:
         super().__init__()
-        self.net, self.passing = arguments.instance("a conditioner", net, Net), passing
+        self.net = arguments.instance("a conditioner", net, Net)
+        self.passing = passing if passing is None else arguments.count("passing", passing)
         self.children["net"] = net
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
@@ -90,7 +91,8 @@ class AffineCoupling(Bijection):
 
     def __init__(self, net: Net, scale: Scale | None = None, passing: int | None = None) -> None:
         super().__init__()
-        self.net, self.passing = arguments.instance("a conditioner", net, Net), passing
+        self.net = arguments.instance("a conditioner", net, Net)
+        self.passing = passing if passing is None else arguments.count("passing", passing)
         self.scale = scale or sigmoid_scale
         self.children["net"] = net
 
