@@ -1,0 +1,144 @@
+"""The pages of the site that are made from other files: they cannot drift from what they show.
+
+    notebooks/          the notebooks, each with a line that offers it for download
+    reference/          a page for each module, from its docstrings; the command line, from its parser
+    source/             a page for each file of code, to which other pages link
+"""
+
+import argparse
+import ast
+import json
+import re
+from pathlib import Path
+
+from minglow.cli import parser
+
+ROOT = Path(__file__).parents[1]
+SHOWN = ("minglow", "tests", "notebooks", "benchmarks")  # folders whose code has pages
+LANGUAGES = {".py": "python", ".cfg": "ini", ".json": "json", ".md": "markdown"}
+COURSE = {"notebooks/README.md": "notebooks/index.md", "notebooks/FORMULAS.md": "notebooks/formulas.md"}
+ORPHAN = "---\norphan: true\n---"  # a page that no table of contents lists
+OTHERS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "setup.cfg", ".vscode/launch.json",
+          "docs/architecture.py", "docs/conf.py", "docs/generate.py")
+
+
+def write_pages(docs: Path) -> None:
+    """Write all of them below docs. What has not changed is left alone: Sphinx need not read it."""
+    pages = {**source_pages(), **notebooks(), **reference()}
+    for folder in "notebooks", "reference", "source":
+        for path in (docs / folder).rglob("*"):
+            if path.is_file() and str(path.relative_to(docs)) not in pages:
+                path.unlink()
+    for name, text in pages.items():
+        path = docs / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+
+def shown_files() -> list[Path]:
+    """Every file of code that has a page, relative to the repository."""
+    found = [path for folder in SHOWN for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path.relative_to(ROOT) for path in found] + [Path(name) for name in OTHERS]
+
+
+def source_pages() -> dict[str, str]:
+    """A page with a file's text, for each file, and one that lists them."""
+    files = shown_files()
+    pages = {}
+    for file in files:
+        up = "../" * (len(file.parts) + 1)
+        pages[f"source/{file}.md"] = "\n".join([
+            ORPHAN, f"# {file}", "", f"```{{literalinclude}} {up}{file}",
+            f":language: {LANGUAGES[file.suffix]}", ":linenos:", "```", ""])
+    lines = "\n".join(f"- [{file}]({file}.md)" for file in files)
+    pages["source/index.md"] = f"{ORPHAN}\n# Source files\n\n{lines}\n"
+    return pages
+
+
+def notebooks() -> dict[str, str]:
+    """The notebooks, with links that lead into the site."""
+    pages = {}
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        download = f"{{download}}`Download this notebook <../../notebooks/{path.name}>`"
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":
+                cell["source"] = inward("".join(cell["source"]), Path("notebooks"))
+        notebook["cells"].insert(
+            1, {"cell_type": "markdown", "id": "download", "metadata": {}, "source": download})
+        pages[f"notebooks/{path.name}"] = json.dumps(notebook)
+    names = [*(Path(name).stem for name in pages), "formulas"]
+    for name, page in COURSE.items():
+        text = inward((ROOT / name).read_text(encoding="utf-8"), Path("notebooks"))
+        pages[page] = re.sub(r"\$`(.*?)`\$", r"$\1$", text)  # GitHub's form, in tables
+    pages["notebooks/index.md"] += "\n".join(["", "```{toctree}", ":hidden:", "", *names, "```", ""])
+    return pages
+
+
+def reference() -> dict[str, str]:
+    """A page for each module, and one for the command line."""
+    files = [path for path in shown_files() if path.parts[0] == "minglow" and path.name != "__main__.py"]
+    floors: dict[str, list[str]] = {}
+    pages = {}
+    for file in files:
+        name = ".".join(file.with_suffix("").parts).removesuffix(".__init__")
+        doc = ast.get_docstring(ast.parse((ROOT / file).read_text(encoding="utf-8"))) or ""
+        floor = re.search(r"Floor (\d)", doc)
+        floors.setdefault(floor[1] if floor else "", []).append(name)
+        members = ["   :no-members:"] if file.name == "__init__.py" else []  # it gathers other files'
+        pages[f"reference/{name}.md"] = "\n".join([
+            f"# {name}", "", f"[Source](/source/{file}.md)", "",
+            "```{eval-rst}", f".. automodule:: {name}", *members, "```", ""])
+    lines = ["# Reference", "",
+             "Every public name, from its docstring, which is laid out to be read in a terminal, too.",
+             "A file's floor says what it may import: those below.", ""]
+    for floor in sorted(floors):
+        lines += [f"## {f'Floor {floor}' if floor else 'The package'}", "",
+                  "```{toctree}", ":maxdepth: 1", "", *floors[floor], "```", ""]
+    pages["reference/index.md"] = "\n".join(lines)
+    pages["reference/command-line.md"] = command_line()
+    return pages
+
+
+def command_line() -> str:
+    """What `minglow COMMAND --help` prints, for every command."""
+    top = parser()
+    commands = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
+    lines = ["# The command line", "",
+             "What `minglow --help` and `minglow COMMAND --help` print.", "",
+             "```text", top.format_help().strip(), "```", ""]
+    for name, sub in commands.choices.items():
+        lines += [f"## minglow {name}", "", "```text", sub.format_help().strip(), "```", ""]
+    return "\n".join(lines)
+
+
+def links_into_the_site(app: object, docname: str, source: list[str]) -> None:
+    """Links to files of the repository, as they work on GitHub, lead to their pages of the site."""
+    if not docname.startswith(("notebooks/", "source/", "reference/")):
+        source[0] = inward(source[0], Path("docs", docname).parent)
+
+
+def inward(text: str, folder: Path) -> str:
+    """A page's Markdown, its links to files, relative to this folder, led to pages of the site."""
+
+    def led(match: re.Match) -> str:
+        target, anchor = match[1], match[2] or ""
+        path = (ROOT / folder / target).resolve()
+        if "://" in target or not path.exists() or not path.is_relative_to(ROOT):
+            return match[0]
+        path = path.relative_to(ROOT)
+        if path.is_dir() and (ROOT / path / "__init__.py").exists():
+            path /= "__init__.py"
+        if path in files:
+            return f"](/source/{path}.md)"
+        if str(path) in COURSE:
+            return f"](/{COURSE[str(path)]})"
+        if path.parts[0] == "docs":
+            return f"](/{path.relative_to('docs')}{anchor})"
+        if path.suffix == ".ipynb":
+            return f"](/{path})"
+        return "](/source/index.md)" if path.is_dir() else match[0]
+
+    files = set(shown_files())
+    return re.sub(r"\]\(([^)#\s]+)(#[^)]*)?\)", led, text)
