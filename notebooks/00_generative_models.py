@@ -13,7 +13,7 @@
 #
 # **You will be able to** say what an auto-encoder, a variational auto-encoder (VAE) and a flow each minimise, and what
 # each can tell about $\log p(x)$: nothing, a lower bound, the number itself; read bits per dimension; say why
-# the ELBO is a bound, and when it is tight.
+# the VAE's bound, the ELBO, is one, and when it is tight.
 #
 # **You need** probability densities, the mean and the normal distribution, a rough idea of what a neural network is.
 # This is an overture: most of what is shown here is derived in later notebooks. About 25 minutes of reading, 20 more
@@ -93,9 +93,9 @@ print({name: round(float(number), 2) for name, number in bits.items()})
 # %% [markdown]
 # A density of 1 on the whole cube, $\log p = 0$, costs $\log_2 17 = 4.09$ bits; the table saves two fifths of them.
 #
-# **Exercise 0.1: predict, then run** (1 point). A model knows for certain that half of the pixels are 0, and finds all
-# 17 levels equally probable in each of the others. How many bits per dimension does it need for an image that
-# keeps to this?
+# **Exercise 0.1: predict, then run** (1 point). A model is certain that the 32 pixels of the left half are 0, and finds
+# all 17 levels equally probable in each of the other 32. How many bits per dimension does it need for an image whose left
+# half is 0? Put the number into `predicted_bits`.
 
 # %% solution="bits"
 ### BEGIN SOLUTION
@@ -166,6 +166,7 @@ for axis in axes:
 # %% [markdown]
 # *What to see:* the first two squeeze $x$ through a narrow place and have two nets, one for each direction. The flow
 # has one map, used in both directions, and as many latents as pixels. Nothing is lost in it.
+# ($\mathcal{N}(0, I)$: independent normal numbers of mean 0 and variance 1. $\odot$: product number by number.)
 #
 # ## The auto-encoder
 #
@@ -209,7 +210,7 @@ plots.image_sheet(np.concatenate([images.held_out[:16], rebuilt, decoded[:32]]),
 
 # %% [markdown]
 # *What to see:* it rebuilds digits well that it has never met. From random codes it makes strokes and smears, and
-# seldom a digit: codes of digits fill a small, crooked part of the space, and noise lands beside it.
+# seldom a clear digit: codes of digits fill a small, crooked part of the space, and noise lands beside it.
 #
 # Is a small error at least a sign that an image is probable? Compare true digits with the smears of the second kind.
 
@@ -238,9 +239,10 @@ axis.legend();
 # \tag{0.3}
 # $$
 #
-# Sampling is done by its definition. But the integral over 16 latents has no closed form, since the decoder is a net. To see
-# what is done about it, take a model so small that we know everything: $x$ and $z$ are single numbers, the decoder is $y = w
-# z$. Then $x = w z + \sigma_x \varepsilon$ is normal with variance $w^2 + \sigma_x^2$.
+# To sample, follow this definition. But the integral over 16 latents has no closed form, since the decoder is a net. To
+# see what is done about it, take a model so small that we know everything: $x$ and $z$ are single numbers, the decoder is $y = w
+# z$. Then $x = w z + \sigma_x \varepsilon$, with one more standard normal number $\varepsilon$, is normal with variance
+# $w^2 + \sigma_x^2$.
 
 
 # %%
@@ -260,7 +262,8 @@ assert np.isclose(np.log(integral), log_p)
 # %% [markdown]
 # ### The bound
 #
-# Let $q(z)$ be *any* density of $z$. Multiply and divide by it: $p(x) = E_{z \sim q}[\,p(x|z)\,p(z)/q(z)\,]$. The logarithm
+# Let $q(z)$ be *any* density of $z$, and $E_{z \sim q}$ the mean over draws $z$ from it. Multiply and divide (0.3) by
+# $q(z)$: $p(x) = E_{z \sim q}[\,p(x|z)\,p(z)/q(z)\,]$. The logarithm
 # is concave, so the logarithm of a mean is at least the mean of the logarithms (**Jensen's inequality**). What
 # comes out is called the *evidence lower bound*:
 #
@@ -271,7 +274,8 @@ assert np.isclose(np.log(integral), log_p)
 #
 # where $\mathrm{KL}(q \| p) = E_{z \sim q}[\log q(z) - \log p(z)] \ge 0$ (Kullback and Leibler) is 0 where the two
 # densities agree. By how much does the bound fall short? By another such term, the distance of $q$ from the **posterior**
-# $p(z|x) = p(x|z)\,p(z)/p(x)$, which is what $z$ may have been, given $x$:
+# $p(z|x) = p(x|z)\,p(z)/p(x)$, which is what $z$ may have been, given $x$. (Put $p(x|z)\,p(z) = p(z|x)\,p(x)$ into the mean of
+# $\log p(x|z) + \log p(z) - \log q(z)$, which (0.4) is, and $\log p(x)$ comes out of it.)
 #
 # $$
 # \log p(x) - \mathrm{ELBO}(x) = \mathrm{KL}\big(q(z) \,\|\, p(z|x)\big) .
@@ -283,14 +287,16 @@ assert np.isclose(np.log(integral), log_p)
 
 # %%
 # checks (0.4) and (0.5): by integrals on the grid, by the library's VAE, and the posterior in closed form
+best = w * x / (w**2 + sigma_x**2), sigma_x / np.sqrt(w**2 + sigma_x**2)  # the posterior's mean and std
+
+
 def kl_and_elbo(m, s):
     """KL(q || posterior) and the ELBO of the small model, for q = N(m, s^2), by sums over the grid of z."""
-    log_q, log_joint = log_normal(z, m, s), log_normal(x, w * z, sigma_x) + log_normal(z, 0, 1)
-    q = np.exp(log_q)
-    return np.trapezoid(q * (log_q - log_joint + log_p), z), np.trapezoid(q * (log_joint - log_q), z)
+    log_q, log_x_given_z = log_normal(z, m, s), log_normal(x, w * z, sigma_x)
+    kl, kl_to_p_z = (np.trapezoid(np.exp(log_q) * (log_q - log_normal(z, *other)), z) for other in (best, (0, 1)))
+    return kl, np.trapezoid(np.exp(log_q) * log_x_given_z, z) - kl_to_p_z
 
 
-best = w * x / (w**2 + sigma_x**2), sigma_x / np.sqrt(w**2 + sigma_x**2)  # the posterior's mean and std
 encoder, decoder = Dense(1, 2, dtype=np.float64), Dense(1, 1, dtype=np.float64)
 tiny = VAE(encoder, decoder, (1,), 1, log_sigma=np.log(sigma_x), dtype=np.float64)
 decoder.params["weight"][...], encoder.params["weight"][...] = w, 0
@@ -324,7 +330,7 @@ assert np.isclose(predicted_log_p - -95, 3), "(0.5) says how far the bound lies 
 # ### More draws, a tighter bound
 #
 # The nearness of $q$ can be made up for by averaging *before* the logarithm is taken, over $n$ draws $z_1, \dots, z_n$
-# from $q$ (the importance-weighted bound: Burda et al. 2016, equation 8 and theorem 1):
+# from $q$ ($n$ counts draws now, not levels; the importance-weighted bound: Burda et al. 2016, equation 8 and theorem 1):
 #
 # $$
 # \log p(x) \;\ge\; E\Big[\log \frac{1}{n} \sum_{i=1}^{n} \frac{p(x|z_i)\,p(z_i)}{q(z_i)}\Big] ,
@@ -474,8 +480,8 @@ axis.invert_yaxis()
 axis.set(xlabel="bits per dimension of held-out digits (less is better)", xlim=(0, 4.8));
 
 # %% [markdown]
-# *What to see:* one bar is exact, two are bounds, one is missing. The contest is not a fair one: the flow was trained for
-# longer, and this VAE has one $\sigma_x$ for all pixels, so that it pays even where every image is blank;
+# *What to see:* of the three machines, the flow has an exact number, the VAE has two bounds, and the auto-encoder has
+# nothing. The contest is not a fair one: the flow was trained for longer, and this VAE has one $\sigma_x$ for all pixels, so that it pays even where every image is blank;
 # the table, which knows the blank pixels, beats it. What can be *said* about each model is the difference that
 # stays.
 #

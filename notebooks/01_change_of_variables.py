@@ -111,7 +111,7 @@ axes["x"].set(xlabel="data x", ylabel="$p_x$ (per unit of x)", xlim=(-3.2, 3.2))
 # %% [markdown]
 # *What to see:* follow one colour from the bottom up to the curve and over to the left. A bar keeps its area. Where
 # $f$ is steep, the bar becomes longer along $z$, and so it must have been denser along $x$: the two humps at the
-# bottom stand where the curve is steepest. The vermilion curve is $p_z$ itself.
+# bottom stand where the curve is steep. The vermilion curve is $p_z$ itself.
 #
 # ## The density itself
 #
@@ -187,8 +187,8 @@ for low, high_end in (0.2, 0.5), (0.5, 1.0), (1.0, 4.0):
 # \tag{1.3}
 # $$
 #
-# (For positive entries: put the parallelogram into a rectangle of sides $W_{11} + W_{12}$ and $W_{21} + W_{22}$,
-# and take away the four triangles and the two little rectangles of sides $W_{12}$ and $W_{21}$ at its rim.)
+# (For positive entries and $W_{11} W_{22} > W_{12} W_{21}$: put the parallelogram into a rectangle of sides
+# $W_{11} + W_{12}$ and $W_{21} + W_{22}$, and take away the four triangles and the two little rectangles of sides $W_{12}$ and $W_{21}$ at its rim.)
 # A linear map treats every place alike, so *any* figure's area is multiplied by the same $|\det W|$.
 
 
@@ -233,8 +233,8 @@ axes[0].set_ylabel("second coordinate");
 
 # %% [markdown]
 # **Exercise 1.2: predict, then run** (2 points). Let $W = \begin{pmatrix} 3 & 1 \\ 1 & 2 \end{pmatrix}$, and let $x$ be
-# uniform on the disc of radius 2 around 0. What area has the image of the disc under $z = W x$? Which density
-# has $z$ at $z = 0$? Put them into `image_area` and `image_density`.
+# uniform on the disc of radius 2 around 0. What area has the image of the disc under $z = W x$? What is the density
+# of $z$ at $z = 0$? Put them into `image_area` and `image_density`.
 
 # %% solution="disc"
 ### BEGIN SOLUTION
@@ -411,9 +411,8 @@ axes[0].set(title="the density, by (1.6)", aspect="equal", xlabel="$x_1$", ylabe
 axes[1].set(title="300,000 draws, $x = f^{-1}(z)$", aspect="equal", xlabel="$x_1$");
 
 # %% [markdown]
-# *What to see:* one picture is computed from left to right ($x \to z$: a density), the other from right to left ($z \to
-# x$: samples). They agree. This is what makes a **flow**: a map that runs in both directions, with a known
-# determinant.
+# *What to see:* one picture is computed by $f$ ($x \to z$: a density), the other by its inverse ($z \to x$: samples).
+# They agree. This is what makes a **flow**: a map that runs in both directions, with a known determinant.
 #
 # ## Composition: logarithms add up
 #
@@ -499,7 +498,7 @@ print(f"there {np.linalg.slogdet(there)[1]:.6f}, and back {np.linalg.slogdet(bac
 # %% [markdown]
 # **Exercise 1.3: predict, then run** (1 point). Four maps of the plane in a row: a rotation by 30 degrees; the first
 # coordinate times 2 and the second times 3; the coordinates change places; both are divided by 2. What is the
-# log-determinant of the whole, in nats?
+# log-determinant of the whole, in nats? Put it into `predicted_log_det`.
 
 # %% solution="composition"
 ### BEGIN SOLUTION
@@ -509,7 +508,7 @@ predicted_log_det = np.log(2 * 3 / 2**2)
 # %% test="composition" points=1
 cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
 whole_map = (np.eye(2) / 2) @ np.array([[0, 1], [1, 0]]) @ np.diag([2, 3]) @ np.array([[cos, -sin], [sin, cos]])
-assert np.isclose(predicted_log_det, np.linalg.slogdet(whole_map)[1]), (
+assert np.isclose(predicted_log_det, np.linalg.slogdet(whole_map)[1], atol=0.01), (
     "multiply |det| of the four: 1, 2 times 3, 1, and 1/2 for each of the two coordinates; then take log")
 
 # %% [markdown]
@@ -520,27 +519,15 @@ assert np.isclose(predicted_log_det, np.linalg.slogdet(whole_map)[1]), (
 
 # %% solution="fan"
 class Fan(minglow.Bijection):
-    """y_1 = x_1, y_2 = x_2 exp(a sin x_1)."""
+    """y_1 = x_1, y_2 = x_2 exp(a sin x_1), with a = self.params["a"][0].
+
+    forward(self, x) returns y (B, 2), log_det (B,) and the cache x
+    inverse(self, y) returns x (B, 2), and x again, as the cache
+    """
 
     def __init__(self, a=0.5):
         super().__init__()
         self.add_param("a", np.array([a]))
-
-    def forward(self, x):
-        """Return y (B, 2), log_det (B,) and the cache x."""
-        a = self.params["a"][0]
-        ### BEGIN SOLUTION
-        log_det = a * np.sin(x[:, 0])
-        return np.column_stack([x[:, 0], x[:, 1] * np.exp(log_det)]), log_det, x
-        ### END SOLUTION
-
-    def inverse(self, y):
-        """Return x (B, 2), and x again, as the cache."""
-        a = self.params["a"][0]
-        ### BEGIN SOLUTION
-        x = np.column_stack([y[:, 0], y[:, 1] * np.exp(-a * np.sin(y[:, 0]))])
-        return x, x
-        ### END SOLUTION
 
     def backward(self, dy, dlog_det, cache):
         a, x = self.params["a"][0], cache
@@ -548,6 +535,16 @@ class Fan(minglow.Bijection):
         dlog_stretch = dy[:, 1] * x[:, 1] * stretch + dlog_det
         self.grads["a"] += (dlog_stretch * np.sin(x[:, 0])).sum()
         return np.column_stack([dy[:, 0] + dlog_stretch * a * np.cos(x[:, 0]), dy[:, 1] * stretch])
+
+    ### BEGIN SOLUTION
+    def forward(self, x):
+        log_det = self.params["a"][0] * np.sin(x[:, 0])
+        return np.column_stack([x[:, 0], x[:, 1] * np.exp(log_det)]), log_det, x
+
+    def inverse(self, y):
+        x = np.column_stack([y[:, 0], y[:, 1] * np.exp(-self.params["a"][0] * np.sin(y[:, 0]))])
+        return x, x
+    ### END SOLUTION
 
 
 # %% test="fan" points=2
@@ -581,7 +578,7 @@ for a in 0.5, -1.3:
 # $$
 #
 # The entropy does not depend on $\theta$. So the NLL is, up to a constant, the **Kullback-Leibler divergence** from
-# the data's density to the model's. It is 0 where the two agree, and positive otherwise.
+# the data's density to the model's. It is 0 where the two agree, and positive otherwise (by Jensen's inequality, notebook 0).
 
 # %%
 # checks (1.11) and (1.12): standard normal data; the flow z = (x - m) / s has p_x = N(m, s^2), whose KL has a closed form
@@ -616,11 +613,13 @@ axis.legend();
 # Now all of it at work, on points $x = (x_1, x_2)$ in the shape of two half moons. The map has $K = 8$ steps. Each is what
 # Glow calls a **flow step**, three layers: *actnorm* (shift and scale each coordinate, notebook 4), an *invertible 1×1
 # convolution* (a linear map $W$ as above, notebook 5), and an *affine coupling* (a bend whose stretch and shift are
-# learned, notebook 3). The last layer of the list, `Flatten`, does nothing to vectors.
+# learned, notebook 3). The last layer of the list, `Flatten`, does nothing to vectors. Training goes down the gradient of
+# (1.11), which `nll_and_grad` adds to `flow.flat.grad` (notebook 7), with 256 new points at each step; `Adam` chooses
+# each parameter's step size.
 
 # %%
 flow = minglow.glow(shape=(2,), steps=8, dtype=np.float64, rng=0)
-flow.initialize(two_moons(1000, rng=0))
+flow.initialize(two_moons(1000, rng=0))              # where the actnorms start, see notebook 4
 optimizer, history = Adam(flow.flat), []
 for step in range(1000):
     flow.flat.grad[...] = 0
@@ -712,7 +711,7 @@ axes[1, 4].scatter(*moons[:500].T, s=1.5, color="0.4", antialiased=False)
 axes[1, 4].set(title="compare: data", aspect="equal");
 
 # %% [markdown]
-# *What to see:* the same walk, from right to left. Each dot has the colour of the moon on which it will land: the noise
+# *What to see:* the same walk, backwards. Each dot has the colour of the moon on which it will land: the noise
 # was divided between the moons before the first step.
 
 # %%
@@ -807,8 +806,8 @@ for axis in axes[:, 0]:
 
 # %% [markdown]
 # *What to see:* samples and density both look like the data. The logarithm shows what the density hides: a smooth map
-# can stretch one cloud of noise, but not tear it, so a bridge is left between the moons. Because of (1.13) a flow cannot raise its likelihood by being large
-# everywhere. What it gives to the data it has to take from elsewhere.
+# can stretch one cloud of noise, but not tear it, so a bridge is left between the moons. Because of (1.13) a flow cannot
+# raise its likelihood by being large everywhere. What it gives to the data it has to take from elsewhere.
 
 # %% [markdown]
 # **Exercise 1.5: a flow in a few lines** (2 points). Write `log_prob(x, layers)`: the $\log p(x)$ of each

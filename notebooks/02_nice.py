@@ -62,9 +62,9 @@ rng = np.random.default_rng(0)
 # The inverse evaluates $m$ forwards. Nobody asks for an inverse of $m$, and $m$ need not have one.
 
 # %%
-# checks (2.1) and (2.2): the library's layer, whose conditioner is a perceptron, written out
+# checks (2.1) and (2.2): the library's layer, whose conditioner is a perceptron (dense layers), written out
 layer = minglow.AdditiveCoupling(mlp(4, 16, 4, rng=0))  # D = 8: 4 numbers pass, 16 hidden units, 4 are moved
-layer = moved(layer, rng=1, dtype=np.float64)        # off its start, at which m is 0
+layer = moved(layer, rng=1, dtype=np.float64)        # off its start, at which m is 0: nothing moves
 x = rng.standard_normal((5, 8))                      # a batch of B = 5 samples
 y, log_det, cache = layer.forward(x)
 m = layer.net.forward(x[:, :4])[0]
@@ -178,7 +178,8 @@ assert worst < 1e-6
 # *What to see:* ones on the diagonal, nothing to the right of it, and one busy block that may hold anything.
 #
 # The library's `forward` is (2.1) and (2.4): [minglow/layers/coupling.py](../minglow/layers/coupling.py), class
-# `AdditiveCoupling`. Images are halved along their channels, and $m$ is a convolutional net.
+# `AdditiveCoupling`. Images are halved along their **channels**, the numbers of one pixel (such as red, green and blue);
+# $m$ is then a convolutional net, which computes each pixel from a small window around it.
 
 # %% [markdown]
 # **Exercise 2.2: write an additive coupling** (3 points). The conditioner is $m(x_1) = g \odot \tanh(x_1)$
@@ -379,7 +380,7 @@ for axis, couplings in zip(axes, (0, 1, 2, 4)):
     assert np.allclose(areas, side**2, rtol=1e-3)
     shades = plt.get_cmap("viridis")(np.linspace(0, 1, len(cells)))
     axis.add_collection(PolyCollection(images, facecolors=shades, edgecolors="white", linewidths=0.6))
-    axis.set(aspect="equal", title=f"{couplings} couplings\nareas {areas.min():.4f} to {areas.max():.4f}")
+    axis.set(aspect="equal", title=f"{couplings} coupling{'s' * (couplings != 1)}\nareas {areas.min():.4f} to {areas.max():.4f}")
     axis.set(xlim=(-3.7, 3.7), ylim=(-3.7, 3.7), xlabel="first number")
 axes[0].set_ylabel("second number");
 
@@ -390,19 +391,19 @@ axes[0].set_ylabel("second number");
 # %% [markdown]
 # ## What such a map cannot do
 #
-# The change of variables, $p_X(x) = p_Z(f(x))\, |\det J(x)|$, loses its second factor. The density of the data is the
+# The change of variables, $p_x(x) = p_z(f(x))\, |\det J(x)|$, loses its second factor. The density of the data is the
 # base density, looked up at another place. So its highest value is the base's, here that of the normal $N(0, I)$:
 #
 # $$
-# \max_x p_X(x) = \max_z p_Z(z) = (2\pi)^{-D/2}.
+# \max_x p_x(x) = \max_z p_z(z) = (2\pi)^{-D/2}.
 # \tag{2.9}
 # $$
 #
-# Not only the maximum is fixed. The region where $p_X$ exceeds a threshold $c$ is mapped onto the region where $p_Z$ does, and
-# has its volume by (2.8). For $D = 2$ that is a disk of squared radius $-2\log(2\pi c)$:
+# Not only the maximum is fixed. The region where $p_x$ exceeds a threshold $c$ is mapped onto the region where $p_z$ does, and
+# has its volume by (2.8). For $D = 2$ that is a disc of squared radius $-2\log(2\pi c)$:
 #
 # $$
-# \operatorname{area}\{x : p_X(x) > c\} = \operatorname{area}\{z : p_Z(z) > c\} = 2\pi \log\frac{1}{2\pi c}.
+# \operatorname{area}\{x : p_x(x) > c\} = \operatorname{area}\{z : p_z(z) > c\} = 2\pi \log\frac{1}{2\pi c}.
 # \tag{2.10}
 # $$
 
@@ -423,25 +424,25 @@ assert np.allclose(counted, formula, rtol=0.01, atol=0.02)
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.9))
-for axis, density, name in zip(axes, (density_z, density_x), ("$p_Z$, the base", "$p_X$, of the bent flow")):
+for axis, density, name in zip(axes, (density_z, density_x), ("$p_z$, the base", "$p_x$, of the bent flow")):
     drawn = axis.pcolormesh(edges[::2], edges[::2], density[::2, ::2], vmin=0, vmax=0.16, rasterized=True)
     axis.set(aspect="equal", title=name, xlim=(-4, 4), ylim=(-4, 4), xlabel="first number")
 axes[0].set_ylabel("second number")
 figure.colorbar(drawn, ax=axes[1], label="density")
-axes[2].plot(thresholds, counted, "o", markersize=3, label="$p_X$, counted")
-axes[2].plot(thresholds, formula, color=plots.COLOURS[1], label="$p_Z$, formula (2.10)")
+axes[2].plot(thresholds, counted, "o", markersize=3, label="$p_x$, counted")
+axes[2].plot(thresholds, formula, color=plots.COLOURS[1], label="$p_z$, formula (2.10)")
 axes[2].set(xlabel="threshold c", ylabel="area where density > c")
 axes[2].legend();
 
 # %% [markdown]
-# *What to see:* the flow may bend the hill, but the map's contour lines enclose the same areas. It cannot make the
-# hill higher or narrower.
+# *What to see:* the flow may bend the hill, but each contour line encloses the same area as before. It cannot make the
+# hill higher, nor smaller at any height.
 #
 # For training that is a wall. The mean negative log-likelihood (**NLL**) of any data $x^{(1)}, \dots, x^{(n)}$ is a mean of
-# terms, none of which is below $-\log\max p_X$:
+# terms, none of which is below $-\log\max p_x$:
 #
 # $$
-# -\frac{1}{n} \sum_{i=1}^{n} \log p_X(x^{(i)}) \;\ge\; \frac{D}{2} \log 2\pi .
+# -\frac{1}{n} \sum_{i=1}^{n} \log p_x(x^{(i)}) \;\ge\; \frac{D}{2} \log 2\pi .
 # \tag{2.11}
 # $$
 #
@@ -465,7 +466,7 @@ for sigma in 1.0, 0.3, 0.1, 0.03:
 
 # %% [markdown]
 # *What to see:* as the data shrink, the best flow comes close to the wall of $\log 2\pi = 1.838$ nats and stops there. The true density goes on, and below
-# 0: it gains $2 \log 10$ nats for each factor of 10.
+# 0: it gains about $2 \log 10 = 4.6$ nats for each factor of 10.
 
 # %% [markdown]
 # ## The remedy: one diagonal scaling
@@ -501,7 +502,7 @@ print("three shapes agree")
 # %% [markdown]
 # **Exercise 2.4: predict, then run** (1 point). A flow for images of $3 \times 2$ pixels with 4 channels: four additive
 # couplings, a swap after each, then a `Scaling` with $\lambda = (0.1, -0.3, 0.5, 0.2)$. What is its
-# log-determinant, in nats?
+# log-determinant, in nats? Put it into `predicted_log_det`.
 
 # %% solution="predicted-log-det"
 ### BEGIN SOLUTION
@@ -513,13 +514,13 @@ scaling = minglow.Scaling(4, np.float64)
 scaling.params["log_scale"][...] = 0.1, -0.3, 0.5, 0.2
 image_chain = minglow.Chain(*chain_of(4, size=4).layers, scaling)
 measured = image_chain.forward(np.zeros((1, 3, 2, 4)))[1][0]
-assert np.isclose(predicted_log_det, measured), f"which layers change volume, and at how many pixels? {measured:.2f}"
+assert np.isclose(predicted_log_det, measured), "which layers change volume, and at how many pixels?"
 
 # %% [markdown]
 # **Exercise 2.5: the scaling's gradients** (2 points). Derive, from (2.12) and (2.13), the derivatives of a loss $L$ by
 # the layer's input and by $\lambda$. You are handed $\bar y = \partial L / \partial y$ (`dy`, of shape $(B, h, w, C)$), $\bar\ell_b =
 # \partial L / \partial\,\texttt{log\_det}_b$ (`dlog_det`, of shape $(B,)$), and the output `y`. ($\lambda_c$ reaches
-# $L$ on two ways: through every $y_{bij,c}$, and through every sample's log-determinant.)
+# $L$ in two ways: through every $y_{bij,c}$, and through every sample's log-determinant.)
 
 # %% solution="scaling-gradients"
 def scaling_gradients(log_scale, dy, dlog_det, y):
@@ -548,10 +549,10 @@ assert not np.allclose(found_dlog_scale, without + test_dlog_det.sum()), "(2.13)
 assert np.allclose(found_dlog_scale, expected_dlog_scale)
 
 # %% [markdown]
-# With the scaling, the hill's height can be learned:
+# With the scaling, the hill's height can be learned; for a vector of $D$ numbers:
 #
 # $$
-# \max_x p_X(x) = e^{\lambda_1 + \dots + \lambda_D}\, \max_z p_Z(z).
+# \max_x p_x(x) = e^{\lambda_1 + \dots + \lambda_D}\, \max_z p_z(z).
 # \tag{2.14}
 # $$
 #
@@ -611,8 +612,8 @@ axes[1].set(xlabel="z", ylabel="d log p / dz", title="slope: how hard an outlier
 axes[0].legend();
 
 # %% [markdown]
-# *What to see:* the logistic has heavier tails, so that one far point costs little more than one near
-# it, and no point pulls harder than 1. With the scaling behind the couplings the wider variance of $\pi^2/3$ does not matter: $\lambda$ adapts.
+# *What to see:* the logistic has heavier tails: the cost $-\log p$ of a far point grows like $|z|$, where the normal's grows
+# like $z^2 / 2$, and no point pulls harder than 1. With the scaling behind the couplings the wider variance of $\pi^2/3$ does not matter: $\lambda$ adapts.
 
 # %% [markdown]
 # ## A small NICE, trained
@@ -679,8 +680,8 @@ figure.colorbar(drawn, ax=axes[0], label="density");
 
 # %% [markdown]
 # *What to see:* above, all on one colour scale: without the `Scaling` the density stays pale, since no peak may exceed $1/(2\pi) = 0.16$. Below: its
-# latents crowd in the middle and leave the base's disk empty, because
-# the moons' small area has to stay small. With the `Scaling` they spread over the disk, and the NLL falls
+# latents crowd in the middle and leave the base's disc empty, because
+# the moons' small area has to stay small. With the `Scaling` they spread over the disc, and the NLL falls
 # below the wall. The true density is still better: four narrow couplings of single numbers are a small model, and its two moons hang together by a thread (a map that is
 # continuous, with a continuous inverse, cannot tear the base's one piece into two).
 

@@ -201,7 +201,8 @@ figure.colorbar(drawn, ax=axes, label="log(area / area before)");
 # %% [markdown]
 # **Exercise 3.2: predict, then run** (1 point). Images of $4 \times 4$ pixels with 6 channels; 2 channels pass
 # and the net says a scale of $1/2$ for all that change. What is the log-determinant, in nats? Put it into
-# `predicted_log_det`. Would it change if only the four changing channels of the image were others? Put `True` or `False` into `changes`.
+# `predicted_log_det`. Now take any affine coupling, and an image in which only the changing channels get other values: does its
+# log-determinant change? Put `True` or `False` into `changes`.
 
 # %% solution="predicted-log-det"
 ### BEGIN SOLUTION
@@ -217,7 +218,7 @@ class Halve(Net):
 
 halving = minglow.AffineCoupling(Halve(), minglow.exp_scale, passing=2)
 measured = halving.forward(np.ones((1, 4, 4, 6)))[1][0]
-assert np.isclose(predicted_log_det, measured), f"one log s for each number that changes: {measured:.2f}"
+assert np.isclose(predicted_log_det, measured, atol=0.01), "one log s for each number that changes: how many are there?"
 others = layer.forward(np.c_[x[:, :3], 5 * x[:, 3:]])[1]
 assert isinstance(changes, bool) and changes == (not np.allclose(others, log_det)), "who decides the scale?"
 
@@ -339,6 +340,7 @@ axis.legend();
 # %% [markdown]
 # *What to see:* without a floor the error grows by a factor $e$ for each step of $r$ to the left, until all of $x_2$ is
 # lost and the error is 0.3 itself: the inverse is none any more. With the floor it stays below $10^{-4}$ whatever the net says.
+# `tanh_scale` never falls below $1/e$, and loses next to nothing.
 
 # %% [markdown]
 # ### Logarithms that do not underflow
@@ -409,7 +411,7 @@ for graded_floor in 0.0, 1e-3, 0.2:
 # ### What goes back through the coupling
 #
 # Write $\bar a = \partial L / \partial a$ for a loss $L$, and $\bar\ell_b = \partial L / \partial\,\texttt{log\_det}_b$ for sample $b$. The
-# raw number reaches $L$ on two ways, through $y_2$ (whose slope by $\log s$ is $y_2$ itself, since $y_2 = (x_2 + t)\, e^{\log s}$) and through the
+# raw number reaches $L$ in two ways, through $y_2$ (whose slope by $\log s$ is $y_2$ itself, since $y_2 = (x_2 + t)\, e^{\log s}$) and through the
 # log-determinant (slope 1 by (3.4)):
 #
 # $$
@@ -526,7 +528,10 @@ pixel_order = np.concatenate([np.ravel(part) for part in halves(to_fields(number
 P = np.eye(16)[pixel_order]
 J_mask = numerical_jacobian(board_layer.forward, image[0])
 J = P @ J_mask @ P.T
-assert np.allclose(J, np.tril(J), atol=1e-8) and np.allclose(P.T @ J @ P, J_mask)
+assert np.allclose(J, np.tril(J), atol=1e-8)
+fields = np.eye(16)[to_fields(numbered, 0).ravel().astype(int)]  # the same move, in the order of the coupling's array
+J_inside = numerical_jacobian(board_layer.inner.forward, to_fields(image[:1], 0)[0])
+assert np.allclose(fields.T @ J_inside @ fields, J_mask, atol=1e-7)
 assert np.isclose(np.linalg.slogdet(J_mask)[1], found_log_det[0])
 
 vector_mask = minglow.Chain(minglow.EvenOdd(6), layer, minglow.Permutation(np.argsort([0, 2, 4, 1, 3, 5])))
@@ -541,7 +546,7 @@ for axis in axes:
     axis.set(xlabel="number in x", ylabel="number in y")
 
 # %% [markdown]
-# *What to see:* on the left no triangle is to be seen, though every second row is a row of the identity. Sorted, it is the
+# *What to see:* on the left no triangle is to be seen, though half of the rows are rows of the identity. Sorted, it is the
 # picture of (3.3): identity, zeros, a busy block (sparse, for a convolution sees neighbours only), scales.
 #
 # `minglow.realnvp` ([minglow/models/realnvp.py](../minglow/models/realnvp.py)) is made of these pieces. Here is a tiny one, layer by layer (`ActNorm` is notebook 4,

@@ -123,8 +123,8 @@ axes[0].loglog(batch_sizes, sigma / np.sqrt(16 * np.array(batch_sizes)), ":", co
                label="(4.2), were pixels independent")
 axes[0].set(xlabel="images in the batch, B", ylabel="standard deviation of m", title="noise of the batch's mean")
 axes[1].loglog(batch_sizes, log_det_noise, "o-", color=plots.COLOURS[1], label="digits, measured")
-axes[1].loglog(batch_sizes, 16 * 4 / np.sqrt(2 * 16 * np.array(batch_sizes)), ":", color="0.5",
-               label="(4.3), were all independent")
+axes[1].loglog(batch_sizes, 16 * 2 / np.sqrt(2 * 16 * np.array(batch_sizes)), ":", color="0.5",
+               label="(4.3), 4 independent channels")
 axes[1].set(xlabel="images in the batch, B", ylabel="nats", title="noise of one layer's log-determinant")
 for axis in axes:
     axis.set_xticks(batch_sizes, batch_sizes)
@@ -136,7 +136,7 @@ for axis in axes:
 # image are not independent: every digit has some ink in the middle and none at the sides, so 16 pixels of
 # one digit are a more even sample than 16 pixels picked at random. Yet at $B = 1$ one layer's noise is still
 # several nats, and a flow has dozens of such layers. Glow trained on images so large that memory had room
-# for one at a time: $B = 1$.
+# for one on each processor: $B = 1$.
 
 # %% [markdown]
 # ## Reason two: it is no map of one sample
@@ -160,7 +160,7 @@ for axis in axes:
 # \tag{4.5}
 # $$
 #
-# A matrix that sends something to zero has determinant 0: its logarithm is $-\infty$. Two batches, one
+# A matrix that sends a vector other than 0 to 0 has determinant 0: its logarithm is $-\infty$. Two batches, one
 # brighter, one darker, may have one and the same output. Nothing inverts that.
 
 # %%
@@ -273,7 +273,7 @@ print("another batch: means", rows(other).mean(axis=0).round(2), " deviations", 
 # %% [markdown]
 # **Exercise 4.1: predict, then run** (1 point). Images have $4 \times 4$ pixels and 4 channels. In the first
 # batch all channels have the standard deviation $1/4$ (and any means). What is the layer's log-determinant
-# after `initialize`, in nats?
+# after `initialize`, in nats? Put it into `predicted_log_det`.
 
 # %% solution="start-log-det"
 ### BEGIN SOLUTION
@@ -286,7 +286,7 @@ exercise_layer = minglow.ActNorm(4, dtype=np.float64)
 exercise_layer.initialize(quarter)
 measured = exercise_layer.forward(quarter)[1][0]
 assert np.isclose(predicted_log_det, measured, rtol=1e-3), (
-    f"it is {measured:.2f}: to get from 1/4 to 1 each of the 64 numbers is multiplied by 4")
+    "to get from 1/4 to 1, by what is each of the 64 numbers multiplied?")
 
 # %% [markdown]
 # ### What it does in a deep flow
@@ -365,8 +365,8 @@ assert rows(runs["couplings at zero"][31]).std(axis=0).max() < 0.2
 #
 # If a channel has one value all over the batch (a border that is always white), its deviation is 0, and
 # (4.8) says `log_scale` = $+\infty$. Rounding may make it $10^{-8}$ instead, which is no better. Glow's
-# published code divides by $s + 10^{-6}$: a scale of a million, through which the first other value in that
-# channel comes out as a million. minglow asks whether the deviation is rounding alone, and if so leaves the
+# published code divides by $s + 10^{-6}$: a scale of a million, through which the first value in that channel that is
+# off by 0.5 comes out as half a million. minglow asks whether the deviation is rounding alone, and if so leaves the
 # scale at 1.
 
 # %%
@@ -472,7 +472,7 @@ assert bits["as trained"] < min(value for name, value in bits.items() if name !=
 
 # %% [markdown]
 # *What to see:* even the data that it was trained on spoil it, because training had moved shifts and
-# scales on purpose. A few ones make it worse than a uniform model, and the batch of 1 is
+# scales on purpose. A batch of ones makes it worse than a uniform model, and the batch of 1 is
 # beyond use. So minglow's `forward` is pure: it never writes a parameter. `initialize` is a method of its
 # own, which `train` calls once, and a flow that was loaded is never initialised unless you say so.
 
@@ -495,7 +495,7 @@ assert bits["as trained"] < min(value for name, value in bits.items() if name !=
 # \tag{4.10}
 # $$
 #
-# The log-scale acts on two ways. Through $y$: the derivative of an exponential is itself, so $\partial y /
+# The log-scale acts in two ways. Through $y$: the derivative of an exponential is itself, so $\partial y /
 # \partial\,\texttt{log\_scale} = (x + \texttt{shift})\, e^{\texttt{log\_scale}} = y$. Through the
 # log-determinant (4.7): slope $h\,w$ for each image. Both add up:
 #
@@ -506,7 +506,7 @@ assert bits["as trained"] < min(value for name, value in bits.items() if name !=
 #
 # That is why minglow shifts first and scales then: all three need $y$ and the parameters, never $x$.
 # The cache of this layer is its output, which the next layer holds anyhow, and which `inverse` holds,
-# too. Notebook 9 builds flat memory on that.
+# too. Notebook 9 builds on that: memory that does not grow with depth.
 
 # %%
 # checks (4.9), (4.10) and (4.11): the formulas, the library, and Taylor's remainder
@@ -544,7 +544,7 @@ check_layer(layer)                                    # the library's own checks
 
 # %% [markdown]
 # *What to see:* a right derivative leaves a remainder of order 2, a wrong one of order 1. Forgetting the
-# $h\,w$ is the commonest mistake of all, and this test finds it.
+# $h\,w$ is an easy mistake to make, and this test finds it.
 
 # %% [markdown]
 # **Exercise 4.3: the paper's form** (3 points). Glow's Table 1 writes actnorm as $y = s \odot x + b$ (here
@@ -602,10 +602,8 @@ def log_scale_gradient(y):
     """dL/dlog_scale, (C,), of the mean negative log-likelihood, from the outputs y."""
     ### BEGIN SOLUTION
     return (rows(y) ** 2).sum(axis=0) / len(y) - pixels(y)
-    ### END SOLUTION
 
 
-### BEGIN SOLUTION
 at_the_start = 0.0                                   # the sum of y^2 / B is h w, since y has variance 1
 ### END SOLUTION
 
@@ -658,8 +656,8 @@ assert curves["with the start"][0] < curves["without"][0]
 
 # %% [markdown]
 # *What to see:* with the start the flow begins near what a uniform model costs. Without it, the first
-# dozens of steps go into what one look at a batch would have told. It catches up, since shifts and
-# scales are learned as well. What the start saves is time.
+# dozens of steps go into what one look at a batch would have told. It comes nearer, since shifts and scales are
+# learned as well, but at step 128 it is about where the other flow was at step 64. What the start saves is time.
 
 # %% [markdown]
 # ## To take away
