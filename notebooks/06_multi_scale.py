@@ -15,8 +15,8 @@
 # learned prior as a layer, so that all latents stay $\mathcal N(0, I)$; read from a trained model which
 # level holds what; add up $\log p(x)$ level by level.
 #
-# **You need** notebooks 3 (couplings), 4 (actnorm) and 5 (the 1×1 convolution); the density of a normal
-# distribution. About 50 minutes with the exercises; it runs in seconds.
+# **You need** notebooks 0 (bits per dimension), 3 (couplings), 4 (actnorm) and 5 (the 1×1 convolution); the
+# density of a normal distribution. About 50 minutes with the exercises; it runs in seconds.
 
 # %%
 import matplotlib.pyplot as plt
@@ -41,9 +41,9 @@ x = minglow.dequantize(images.held_out, images.levels, rng=0)
 # ## Squeeze: pixels become channels
 #
 # A coupling needs channels to halve, and a grey image has one. RealNVP (Dinh et al. 2017, section 3.6)
-# makes some by **squeezing**: every $2 \times 2$ block of pixels becomes one pixel with four times the
-# channels. An image of $h \times w$ pixels with $C$ channels turns into one of $\frac h2 \times \frac w2$
-# with $4C$. With $c = 0 \dots C - 1$ for the channel, and $d_i, d_j \in \{0, 1\}$ for the place within the
+# makes some by **squeezing**, which notebook 3 has shown in passing: every $2 \times 2$ block of pixels
+# becomes one pixel with four times the channels. An image of $h \times w$ pixels with $C$ channels turns into
+# one of $\frac h2 \times \frac w2$ with $4C$. With $c = 0 \dots C - 1$ for the channel, and $d_i, d_j \in \{0, 1\}$ for the place within the
 # block,
 #
 # $$
@@ -96,8 +96,13 @@ plots.draw_matrix(axis, P, "the Jacobian of squeeze, 4 × 4 × 1")
 axis.set(xlabel="number in x", ylabel="number in y");
 
 # %% [markdown]
+# *What to see:* one 1 in every row and every column. The first four rows are the four channels of the first
+# block: pixels 0, 1, 4 and 5 of the image.
+
+# %% [markdown]
 # **Exercise 6.1: write squeeze and its inverse** (2 points). Write `my_squeeze(x)`, $(B, h, w, C) \to (B,
-# h/2, w/2, 4C)$ by (6.1), and `my_unsqueeze(y)`, its inverse. Loops over $d_i$ and $d_j$ are fine; so are
+# h/2, w/2, 4C)$ by (6.1), and below it a second function, its inverse, `my_unsqueeze(y)`, $(B, h, w, 4C) \to
+# (B, 2h, 2w, C)$. Loops over $d_i$ and $d_j$ are fine; so are
 # `reshape` and `transpose`.
 
 
@@ -111,12 +116,10 @@ def my_squeeze(x):
         for dj in range(2):
             y[..., 2 * di + dj::4] = x[:, di::2, dj::2]
     return y
-    ### END SOLUTION
 
 
 def my_unsqueeze(y):
     """(B, h, w, 4C) -> (B, 2h, 2w, C): the inverse of my_squeeze."""
-    ### BEGIN SOLUTION
     B, h, w, C = y.shape
     x = np.empty((B, 2 * h, 2 * w, C // 4), y.dtype)
     for di in range(2):
@@ -148,8 +151,9 @@ for shape in (1, 2, 2, 1), (3, 4, 6, 2), (2, 6, 2, 3):
 # $$
 #
 # Nothing is thrown away: $z$ has as many numbers as $x$, and going back means computing $a$ from its
-# latents, joining it with $b$, and undoing the steps. From $(a, b)$ to $z$ the Jacobian is block diagonal,
-# with the identity for $b$ and $J_{\text{inner}}$ for $a$. Log-determinants of maps in a row add up:
+# latents, joining it with $b$, and undoing the steps. From $(a, b)$ to $z$ the Jacobian is block diagonal
+# but for the order of the numbers, with the identity for $b$ and $J_{\text{inner}}$ for $a$.
+# Log-determinants of maps in a row add up:
 #
 # $$
 # \log|\det J| = \log|\det J_{\text{steps}}| + \log|\det J_{\text{inner}}| .
@@ -179,8 +183,9 @@ print("log_det of the steps", steps_log_det.round(3), "+ of the inner level", in
 # %% [markdown]
 # ### Shapes
 #
-# Let $D = h\,w\,C$ be the numbers in an image. Squeeze keeps them all, every split lets half of what is there
-# leave, and the last level $L$ lets all leave:
+# Let $D = h\,w\,C$ be the count of numbers in an image, and let $D_l$ of them leave at level $l$, of $L$
+# levels. Squeeze keeps them all, every split lets half of what is there leave, and the last level lets all
+# leave:
 #
 # $$
 # D_l = \frac{D}{2^{\,l}} \quad (l < L), \qquad D_L = \frac{D}{2^{\,L-1}} .
@@ -204,7 +209,7 @@ def arrow(axis, start, end):
 
 
 def draw_levels(axis, shape, levels, title):
-    """Boxes as high as they hold numbers: what enters a level, its squeezed form, what leaves."""
+    """What enters a level, its squeezed form, what leaves: a box's height is its share of the numbers."""
     (h, w, C), top = shape, 0.0
     height = 1.0
     for l in range(1, levels + 1):
@@ -235,8 +240,9 @@ draw_levels(axes[0], (8, 8, 1), 2, "the digits: L = 2, K = 12")
 draw_levels(axes[1], (32, 32, 3), 3, "CIFAR-10 in the paper: L = 3, K = 32")
 
 # %% [markdown]
-# *What to see:* a box is as high as it holds numbers. From level to level the number halves, the
-# resolution falls by 2 on each side, and the channels double. Half of all latents have seen one level only.
+# *What to see:* the height of a box stands for how many numbers it holds. From level to level that number
+# halves, height and width of the image halve, and the channels double. Half of all latents have seen one
+# level only.
 
 # %% [markdown]
 # **Exercise 6.2: predict, then run** (1 point). Glow for ImageNet at $64 \times 64 \times 3$ has $L = 4$
@@ -258,8 +264,8 @@ for number, (found, right) in enumerate(zip(shapes, expected), start=1):
 # %% [markdown]
 # ### What the split saves
 #
-# Without splits the channels would grow fourfold at each level. Count the multiplications of one flow step,
-# per image, with $h \times w$ pixels and $C$ channels *after* the squeeze. The 1×1 convolution has $C^2$
+# Without splits the channels would grow fourfold at each level. Count $M$, the multiplications of one flow
+# step, per image, with $h \times w$ pixels and $C$ channels *after* the squeeze. The 1×1 convolution has $C^2$
 # weights. The coupling's net has a 3×3 convolution from $C/2$ to $H$ channels ($H$: its width), a 1×1 from
 # $H$ to $H$, and a 3×3 from $H$ to $C$. Each weight is used once for each pixel:
 #
@@ -313,7 +319,8 @@ for axis, (size, L, name) in zip(axes, [(32, 3, "CIFAR-10"), (256, 6, "256 × 25
 # \tag{6.7}
 # $$
 #
-# That is an affine coupling, in which $a$ passes and $b$ changes, with the log-determinant $-\sum \log
+# That is an affine coupling, in which $a$ passes and $b$ changes: in minglow's form $(b + \text{shift})
+# \odot \text{scale}$, with the shift $-\mu(a)$, the scale $1/\sigma(a)$ and the log-determinant $-\sum \log
 # \sigma(a)$. Put it at the end of the steps, let $\varepsilon$ leave in $b$'s place, and the base
 # distribution is $\mathcal N(0, I)$ for all latents. The densities agree, sums running over all numbers of
 # $b$:
@@ -350,8 +357,7 @@ print("log N(b; mu, sigma^2):", (standard + prior_log_det).round(3))
 # %% [markdown]
 # **Exercise 6.3: the density of what leaves** (2 points). Write `split_log_density(b, mu, log_sigma)`,
 # which returns $\log \mathcal N(b; \mu, \sigma^2)$ of each sample, $(B,)$, for arrays $(B, h, w, C)$. Do
-# not divide by `exp(log_sigma)` squared and take a logarithm of the density itself: it may be too small for
-# a float.
+# not compute the density and then its logarithm: the density may be too small for a float.
 
 # %% solution="split-density"
 def split_log_density(b, mu, log_sigma):
@@ -379,8 +385,8 @@ assert np.isclose(far[0], -0.5e6 - 0.5 * np.log(2 * np.pi)), "exp(-500,000) is 0
 # %% [markdown]
 # ## Which level holds what
 #
-# Take held-out digits, compute their latents, and draw those of one level anew, keeping the other's:
-# `resample` in [minglow/inference.py](../minglow/inference.py).
+# Take held-out digits, compute their latents, and draw those of one level anew from $\mathcal N(0, I)$,
+# keeping the other's: `resample` in [minglow/inference.py](../minglow/inference.py).
 
 # %%
 shown = x[:12]
@@ -497,10 +503,11 @@ axis.invert_yaxis()
 axis.set(xlabel="bits per dimension, running sum (held-out digits)", xlim=(0, 5));
 
 # %% [markdown]
-# *What to see:* the sum begins with $\log_2 17$, what the 17 grey levels cost a model that knows nothing. A
-# log-determinant above 0 (the flow spreads the data out) takes bits away, latents bring them back. What is
-# left is the model's 2.19. Single bars have no meaning of their own: let level 1's steps multiply by 2, and
-# level 2 divide by 2, and two bars change while the sum stays.
+# *What to see:* in bits per dimension (0.1) the sum begins with $\log_2 17$, what the 17 grey levels cost a
+# model that knows nothing. A log-determinant above 0 (the flow spreads the data out) takes bits away, latents
+# bring them back. What is left is the model's 2.19. Single bars have no meaning of their own: let level 1's
+# steps end by multiplying $a$ by 2, and level 2 begin by dividing it by 2, and two bars change while the sum
+# stays.
 #
 # What does the learned prior know? Hand it the $a$ of *another* digit, and see what $b$ costs then.
 
@@ -519,7 +526,7 @@ assert own > others
 # %% [markdown]
 # ### Temperature is one multiplication
 #
-# Samples look cleaner if the noise is smaller than the model says (Kingma & Dhariwal 2018, section 5). With
+# Samples look cleaner if the noise is smaller than the model says (Kingma & Dhariwal 2018, section 6). With
 # the latents drawn as $T\varepsilon$, $\varepsilon \sim \mathcal N(0, I)$, a **temperature** $T < 1$ does
 # it at all levels at once. At a split the way back through (6.7) gives
 #
@@ -528,15 +535,16 @@ assert own > others
 # \tag{6.10}
 # $$
 #
-# a normal variable whose deviation is $T$ times the learned one, and whose mean is untouched.
+# which, given $a$, is normal with $T$ times the learned deviation and the learned mean. (Notebook 8 looks at
+# what is gained and lost by it.)
 
 # %%
 # checks (6.10): the prior's inverse, and a whole sample
 noise = flow.base.sample(12, rng=4)                   # (12, 64), N(0, I)
 epsilon_here = noise[:, :32].reshape(12, 4, 4, 2)
 a_here = flow.bijection.inner.inverse_only(noise[:, 32:])
-mu_here, sigma_here = (part for part in np.split(prior.net.forward(a_here)[0], 2, axis=-1))
-mu_here, sigma_here = -mu_here, np.exp(-sigma_here)
+minus_mu, minus_log_sigma = np.split(prior.net.forward(a_here)[0], 2, axis=-1)
+mu_here, sigma_here = -minus_mu, np.exp(-minus_log_sigma)
 T = np.float32(0.7)
 b_here = prior.inverse_only(np.concatenate([a_here, T * epsilon_here], axis=-1))[..., 2:]
 assert np.allclose(b_here, mu_here + T * sigma_here * epsilon_here, atol=1e-5)
@@ -549,8 +557,8 @@ plots.image_sheet(minglow.quantize(np.concatenate(lines), images.levels), 12, im
                   "one noise, four temperatures", [f"T = {T}" for T in (0.0, 0.5, 0.7, 1.0)])
 
 # %% [markdown]
-# *What to see:* at $T = 0$ all samples are the image of $z = 0$. From row to row each column goes its own way
-# out from there.
+# *What to see:* at $T = 0$ all samples are the image of $z = 0$. With each row down, every column goes
+# further on its own way from there.
 
 # %% [markdown]
 # ## One latent, moved
@@ -583,8 +591,8 @@ for row, (name, indices) in zip(axes, where.items()):
 # %% [markdown]
 # *What to see:* the frame is the block of pixels that the latent's place stands for, $2 \times 2$ at level
 # 1 and $4 \times 4$ at level 2. A latent of level 1 moves pixels in and near its frame. One of level 2
-# moves strokes all over the image, and several times as far (the colour bars differ). Both leave their
-# frames, since the couplings' 3×3 convolutions look at their neighbours in every step.
+# moves strokes all over the image, and several times as far (the colour bars differ). Both reach beyond their
+# frames, since the couplings' 3×3 convolutions look at a pixel's neighbours in every step.
 
 # %% [markdown]
 # **Exercise 6.4: a column of the Jacobian** (2 points). Write `pixel_column(inverse, z, i)`, which returns

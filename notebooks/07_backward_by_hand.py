@@ -209,8 +209,8 @@ axis.set(xlabel="log10 of |gap| / size of E", ylabel="draws", title="what one ra
 axis.legend(loc="upper left");
 
 # %% [markdown]
-# *What to see:* the gap is nearly always of the size of the mistake itself. A draw that hides a mistake a
-# thousandfold is a matter of tenths of a percent; of two or three draws in a row, hardly ever.
+# *What to see:* the gap is nearly always of the size of the mistake itself. A draw that makes a mistake look a
+# thousand times smaller is a matter of tenths of a percent; two or three such draws in a row hardly ever happen.
 
 # %% [markdown]
 # ## The second cotangent, `dlog_det`
@@ -250,7 +250,8 @@ start = bias.copy()
 def of_bias(values):
     """y and log_det of all samples, for each of several values of the bias."""
     results = []
-    for bias[...] in values:                         # sets the bias in place
+    for value in values:
+        bias[...] = value                            # in place
         y, log_det, _ = coupling.forward(x)
         results.append(np.append(y, log_det))
     bias[...] = start
@@ -424,10 +425,10 @@ axis.set(xlabel="step $\\eta$", ylabel="relative error of the difference", ylim=
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5));
 
 # %% [markdown]
-# *What to see:* on the right flank the errors follow a line of slope 2 (central) or 1 (one-sided); on the
-# left they are noise below the dashed line of slope $-1$. In float64 the best central differences have some
+# *What to see:* on the right flank the errors follow a line of slope 2 (central) or 1 (one-sided). On the
+# left, in float64, they are noise below the dashed line of slope $-1$; the best central differences have some
 # ten right digits, near $\eta = 10^{-5}$. In float32 the noise lies about nine decades higher: at $\eta_*$
-# two digits are right. So gradients are tested in float64.
+# two digits are right, and steps below $10^{-8}$ are lost altogether. So gradients are tested in float64.
 
 # %% [markdown]
 # ### Taylor's remainder
@@ -546,7 +547,8 @@ for name, claim in candidates.items():
 # the last column the adjoint test is run with a loss without log-determinant: it cannot see that its
 # gradient is missing, or transposed. The adjoint test costs two forward passes, however many entries there
 # are, where differences of every entry cost two for each. `minglow.testing.check_backward` is this test,
-# for $x$ and every parameter, with a Richardson step that takes the $\eta^2$ out.
+# for $x$ and every parameter. It combines differences of two step lengths so that the term in $\eta^2$
+# cancels (Richardson's extrapolation).
 
 # %% [markdown]
 # ### Kinks
@@ -611,32 +613,31 @@ except NotSmooth as error:
 #
 # ## How we check, and how we quote
 #
-# `verify` takes the formulas of a layer, written out. It draws $\bar y$ and $\bar\ell$, and holds the
-# formulas against differences of `forward` (the adjoint test, for $x$ and for each parameter) and against
-# the library's `backward`. `quote` prints the library's own lines, with the number of the formula beside
-# each, and stops the notebook if a line is not there any more. In code `dy` is $\bar y$, `dx` is $\bar x$,
-# and so on.
+# `verify` takes the formulas of a layer, written out. It draws $\bar y$ and $\bar\ell$, asserts that the
+# library's `backward` gives the same, and returns by how much they miss differences of `forward` at most (the
+# adjoint test, for $x$ and for each parameter). `quote` prints the library's own lines, with the number of the
+# formula beside each, and stops the notebook if a line is not there any more. In code `dy` is $\bar y$, `dx`
+# is $\bar x$, and so on.
 
 
 # %%
 def verify(module, x, formulas):
-    """Hold formulas(dy, dlog_det), a dictionary of cotangents, against differences and against backward."""
+    """Hold formulas(dy, dlog_det), a dictionary of cotangents, against backward; their largest gap to differences."""
     y, _, cache = run(module, x)
     dy, dlog_det = rng.standard_normal(y.shape), rng.standard_normal(len(x))
     claims = formulas(dy, dlog_det)
     library = gradients(module, cache, *(dy, dlog_det)[:1 if isinstance(module, minglow.Net) else 2])
     assert claims.keys() == library.keys(), library.keys()
     variables = {"x": x} | {name: owner.params[key] for name, owner, key in parameters(module)}
-    report = []
+    gaps = {}
     for name, claim in claims.items():
         v = rng.standard_normal(claim.shape)
         speed = directional_derivative(loss_by(module, x, variables[name], dy, dlog_det),
                                        variables[name].copy(), v)
-        gap = abs(speed - inner(claim, v)) / np.linalg.norm(claim)
-        assert gap < 1e-7, f"{name}: differences say {speed}, the formula {inner(claim, v)}"
+        gaps[name] = abs(speed - inner(claim, v)) / np.linalg.norm(claim)
         assert np.allclose(claim, library[name], rtol=1e-10, atol=1e-10), f"{name}: the library differs"
-        report.append(f"{name} {gap:.0e}")
-    print(f"{module}: formulas against differences:", ", ".join(report))
+    print(f"{module}: formulas against differences:", ", ".join(f"{name} {gap:.0e}" for name, gap in gaps.items()))
+    return max(gaps.values())
 
 
 def quote(function, numbers):
@@ -679,20 +680,20 @@ def quote(function, numbers):
 x = rng.standard_normal((3, 2, 3, 4))                # B, h, w, C: from here on
 actnorm = moved(minglow.ActNorm(4, np.float64))
 s, y = np.exp(actnorm.params["log_scale"]), actnorm.forward(x)[0]
-verify(actnorm, x, lambda dy, dlog_det: {
+assert verify(actnorm, x, lambda dy, dlog_det: {
     "x": dy * s,
     "shift": np.einsum("bijc->c", dy * s),
-    "log_scale": np.einsum("bijc,bijc->c", dy, y) + 2 * 3 * dlog_det.sum()})
+    "log_scale": np.einsum("bijc,bijc->c", dy, y) + 2 * 3 * dlog_det.sum()}) < 1e-7
 tripled = moved(minglow.ActNorm(4, np.float64, factor=3.0))
 s3, y3 = np.exp(3 * tripled.params["log_scale"]), tripled.forward(x)[0]
-verify(tripled, x, lambda dy, dlog_det: {
+assert verify(tripled, x, lambda dy, dlog_det: {
     "x": dy * s3,
     "shift": np.einsum("bijc->c", dy * s3),
-    "log_scale": 3 * (np.einsum("bijc,bijc->c", dy, y3) + 2 * 3 * dlog_det.sum())})
+    "log_scale": 3 * (np.einsum("bijc,bijc->c", dy, y3) + 2 * 3 * dlog_det.sum())}) < 1e-7
 scaling = moved(minglow.Scaling(4, np.float64))      # NICE's: the same without a shift
-verify(scaling, x, lambda dy, dlog_det: {
+assert verify(scaling, x, lambda dy, dlog_det: {
     "x": dy * np.exp(scaling.params["log_scale"]),
-    "log_scale": np.einsum("bijc,bijc->c", dy, scaling.forward(x)[0]) + 6 * dlog_det.sum()})
+    "log_scale": np.einsum("bijc,bijc->c", dy, scaling.forward(x)[0]) + 6 * dlog_det.sum()}) < 1e-7
 quote(reference.shift_scale_backward, {"dx = dy * scale": "(7.12)", "dx.sum(axis=0)": "(7.13) (7.14)"})
 quote(minglow.ActNorm.backward, {"dlog_det.sum() * pixels(y)": "(7.14)"})
 
@@ -741,9 +742,9 @@ assert np.allclose(predicted_gradient, measured), message
 # checks (7.15) and (7.16)
 conv = moved(minglow.InvConv1x1(4, rng=0, dtype=np.float64))
 W = conv.params["weight"]
-verify(conv, x, lambda dy, dlog_det: {
+assert verify(conv, x, lambda dy, dlog_det: {
     "x": np.einsum("kl,bijk->bijl", W, dy),
-    "weight": np.einsum("bijk,bijl->kl", dy, x) + 6 * dlog_det.sum() * np.linalg.inv(W).T})
+    "weight": np.einsum("bijk,bijl->kl", dy, x) + 6 * dlog_det.sum() * np.linalg.inv(W).T}) < 1e-7
 quote(minglow.InvConv1x1.backward, {"rows(dy).T @ rows(x)": "(7.16)", "dlog_det.sum()": "(7.16)",
                                     "return": "(7.15)"})
 
@@ -777,10 +778,10 @@ quote(minglow.InvConv1x1.backward, {"rows(dy).T @ rows(x)": "(7.16)", "dlog_det.
 # checks (7.17), (7.18) and (7.19)
 dense = moved(Dense(4, 5, rng=0, dtype=np.float64))
 X, ones = x.reshape(-1, 4), np.ones(18)
-verify(dense, x, lambda dy, _: {
+assert verify(dense, x, lambda dy, _: {
     "x": (dy.reshape(-1, 5) @ dense.params["weight"].T).reshape(x.shape),
     "weight": X.T @ dy.reshape(-1, 5),
-    "bias": dy.reshape(-1, 5).T @ ones})
+    "bias": dy.reshape(-1, 5).T @ ones}) < 1e-7
 quote(Dense.backward, {'"weight"] +=': "(7.18)", '"bias"] +=': "(7.19)", "return": "(7.17)"})
 
 # %% [markdown]
@@ -810,10 +811,9 @@ even = rng.standard_normal((3, 4, 2, 3))
 for mover in minglow.Squeeze(), minglow.Shuffle(3, rng=0), minglow.Reverse(3), minglow.Flatten((4, 2, 3)):
     P = matrix_of(lambda image, mover=mover: mover.forward(image[None])[0], (4, 2, 3))
     assert np.array_equal(P @ P.T, np.eye(24))
-    verify(mover, even, lambda dy, _, mover=mover, P=P: {"x": (dy.reshape(3, 24) @ P).reshape(even.shape)})
+    assert verify(mover, even, lambda dy, _, mover=mover, P=P: {"x": (dy.reshape(3, 24) @ P).reshape(even.shape)}) < 1e-7
     dy = mover.forward(rng.standard_normal(even.shape))[0]
     assert np.array_equal(mover.backward(dy, np.zeros(3), None), mover.inverse(dy)[0])
-quote(minglow.Squeeze.inverse, {"self._spread(y), None": "inverse"})
 quote(minglow.Squeeze.backward, {"self._spread(dy)": "(7.20)"})
 
 # %% [markdown]
@@ -839,16 +839,16 @@ quote(minglow.Squeeze.backward, {"self._spread(dy)": "(7.20)"})
 
 # %%
 # checks (7.21) and (7.22)
-verify(ReLU(), x, lambda dy, _: {"x": dy * (x > 0)})
+assert verify(ReLU(), x, lambda dy, _: {"x": dy * (x > 0)}) < 1e-7
 gate = moved(NormReLU(4, np.float64))
 s, y = np.exp(gate.norm.params["log_scale"]), gate.forward(x)[0]
 a = (x + gate.norm.params["shift"]) * s
 assert np.array_equal(y, np.maximum(a, 0)) and not np.allclose(a, y)
 for kept in a, y:                                    # both must do
-    verify(gate, x, lambda dy, _, kept=kept: {
+    assert verify(gate, x, lambda dy, _, kept=kept: {
         "x": dy * (y > 0) * s,
         "norm.shift": np.einsum("bijc->c", dy * (y > 0) * s),
-        "norm.log_scale": np.einsum("bijc,bijc->c", dy * (y > 0), kept)})
+        "norm.log_scale": np.einsum("bijc,bijc->c", dy * (y > 0), kept)}) < 1e-7
 quote(reference.shift_scale_relu_backward, {"(y > 0)": "(7.21) (7.22)"})
 
 # %% [markdown]
@@ -887,7 +887,7 @@ def additive_formulas(dy, _):
     return {"x": join(dx1, dy2)} | {f"net.{name}": g for name, g in of_net.items() if name != "x"}
 
 
-verify(additive, vectors, additive_formulas)
+assert verify(additive, vectors, additive_formulas) < 1e-7
 quote(minglow.AdditiveCoupling.backward, {"return join": "(7.23) (7.24)"})
 
 # %% [markdown]
@@ -956,7 +956,7 @@ def affine_formulas(dy, dlog_det):
     return {"x": join(dx1, dt)} | {f"net.{name}": g for name, g in of_net.items() if name != "x"}
 
 
-verify(affine, vectors, affine_formulas)
+assert verify(affine, vectors, affine_formulas) < 1e-7
 quote(reference.couple_backward, {
     "dshift, draw =": "(7.25)-(7.27)", "dy[:, :, :-changing], dshift": "dx so far",
     "[dshift, draw]": "to the net"})
@@ -969,9 +969,10 @@ quote(minglow.AffineCoupling.backward, {"couple_backward": "(7.25)-(7.27)", "dx1
 #
 # ### The slope of the scale
 #
-# ([minglow/layers/scale.py](../minglow/layers/scale.py)) Glow's published code has the scale
-# $\sigma(r + 2)$, with $\sigma(u) = 1 / (1 + e^{-u})$; minglow adds a floor $\varepsilon = 10^{-3}$, so
-# that no inverse divides by almost nothing. The derivative of $\sigma$ is $\sigma (1 - \sigma)$. So for
+# ([minglow/layers/scale.py](../minglow/layers/scale.py)) What is left is $\lambda'(r)$, which depends on how
+# raw numbers become scales. Notebook 3 had the scale of Glow's published code, the sigmoid $\sigma(u) = 1 /
+# (1 + e^{-u})$ of $r + 2$, and minglow's floor $\varepsilon = 10^{-3}$ under it, (3.8). The derivative of
+# $\sigma$ is $\sigma (1 - \sigma)$. So for
 #
 # $$
 # \lambda(r) = \log\big( \varepsilon + (1 - \varepsilon)\, \sigma(r + 2) \big)
@@ -990,8 +991,7 @@ quote(minglow.AffineCoupling.backward, {"couple_backward": "(7.25)-(7.27)", "dx1
 # checks (7.29) and (7.30): against the library, and by differences
 r = np.linspace(-16, 8, 481)
 sigma = 1 / (1 + np.exp(-(r + 2)))
-figure, axes = plt.subplots(1, 2, figsize=(8.5, 2.8))
-for floor, name in (1e-3, "floor 0.001, minglow"), (0.0, "no floor, published code"):
+for floor in 1e-3, 0.0:
     log_scale, slope = minglow.sigmoid_scale(r, floor)
     scale = floor + (1 - floor) * sigma
     assert np.allclose(log_scale, np.log(scale))
@@ -999,25 +999,21 @@ for floor, name in (1e-3, "floor 0.001, minglow"), (0.0, "no floor, published co
     by_differences = directional_derivative(lambda u, floor=floor: minglow.sigmoid_scale(u, floor)[0],
                                             r, np.ones_like(r))
     assert np.allclose(slope, by_differences, atol=1e-8)
-    axes[0].plot(r, log_scale, label=name)
-    axes[1].plot(r, slope, label=name)
-axes[0].set(xlabel="raw r", ylabel="log scale, nats")
-axes[1].set(xlabel="raw r", ylabel="slope $\\lambda'(r)$")
-for axis in axes:
-    axis.axvline(0, color="0.8", zorder=0)
-axes[0].legend()
-quote(minglow.sigmoid_scale, {"return": "(7.29) (7.30)"})
+    print(f"floor {floor:5}: slope", ", ".join(f"{slope[r == at][0]:.3f} at {at}" for at in (-16, -6, 0, 8)))
+quote(minglow.sigmoid_scale, {"return np.log(scale)": "(7.29) (7.30)"})
 
 # %% [markdown]
-# *What to see:* the start is at $r = 0$ (grey). The log scale cannot grow above 0, so its slope dies out on
-# the right; with a floor it dies out on the left as well. The code writes $\sigma (1 - \sigma)$ as
+# *What to see:* the log scale cannot grow above 0, so its slope dies out on the right; with a floor it dies
+# out on the left as well. Training starts at $r = 0$. The code writes $\sigma (1 - \sigma)$ as
 # $e / (1 + e)^2$ with $e = e^{-|r + 2|}$, which is the same number and never overflows.
 
 # %% [markdown]
 # **Exercise 7.3: find the fault** (2 points). A colleague rewrote the coupling's kernel. Below is what the
 # checks say. Find the wrong line, and write `mended`, which returns the right `dx` and `dh` from the same
-# arguments (shapes as in `reference.couple_backward`; derive it, do not call it). With `exp_scale` the
-# wrong one passes: ask yourself why.
+# arguments; derive it, do not call `reference.couple_backward`. Here all $P$ pixels of an image stand in one
+# axis: of $C_1$ channels that pass and $C_2$ that change, `dy` and `y` are $(B, P, C_1 + C_2)$, `scale` and
+# `dlog_scale` (which is $\lambda'(r)$) are $(B, P, C_2)$, and `dh` is $[\bar t, \bar r]$. With `exp_scale`
+# the wrong one passes: ask yourself why.
 
 
 # %%
@@ -1089,7 +1085,7 @@ for scale_function in minglow.sigmoid_scale, minglow.tanh_scale, minglow.exp_sca
 # $$
 
 # %%
-# checks (7.31): against the sum that defines a convolution, in six loops
+# checks (7.31): against the sum that defines a convolution, in loops
 conv3 = moved(Conv(2, 3, rng=0, dtype=np.float64))
 weight, image = conv3.params["weight"], rng.standard_normal((1, 3, 4, 2))
 by_loops = np.zeros((3, 4, 3))
@@ -1163,9 +1159,9 @@ axes[1].set_xlabel("number in the patches: 9 patches of 9 numbers");
 # checks (7.32), (7.33) and (7.35)
 images = rng.standard_normal((2, 3, 4, 2))
 patches = reference.gather(images, 3)
-verify(conv3, images, lambda dy, _: {
+assert verify(conv3, images, lambda dy, _: {
     "x": reference.scatter(dy.reshape(-1, 3) @ weight.reshape(3, 18), 3, 3, 4),
-    "weight": (dy.reshape(-1, 3).T @ patches).reshape(weight.shape)})
+    "weight": (dy.reshape(-1, 3).T @ patches).reshape(weight.shape)}) < 1e-7
 n_there_and_back = reference.scatter(reference.gather(np.ones((1, 5, 5, 1)), 3), 3, 5, 5)[0, :, :, 0]
 counted = [[(min(i + 1, 4) - max(i - 1, 0) + 1) * (min(j + 1, 4) - max(j - 1, 0) + 1) for j in range(5)]
            for i in range(5)]
@@ -1176,8 +1172,8 @@ quote(Conv.backward, {"dweight +=": "(7.32)", "dpatches =": "(7.33)", "kernels.s
 # %% [markdown]
 # **Exercise 7.4: scatter from gather** (2 points). `gather` puts `x[b, i + di - 1, j + dj - 1]` at
 # `patches[b, i, j, di, dj]`, where that pixel exists. Write `my_scatter(patches)`, its transpose for
-# $3 \times 3$ taps, with loops over pixels and taps and no call of the library. `patches` has shape `(B, h,
-# w, 3, 3, C)`; the result `(B, h, w, C)`. (A pixel stands in many patches: `=` will not do.)
+# $3 \times 3$ windows, with loops over `i`, `j`, `di` and `dj` and no call of the library. `patches` has shape
+# `(B, h, w, 3, 3, C)`; the result `(B, h, w, C)`. (A pixel stands in many patches: `=` will not do.)
 
 # %% solution="my-scatter"
 def my_scatter(patches):
@@ -1210,9 +1206,9 @@ for shape in (1, 1, 1, 1), (1, 3, 3, 1), (2, 2, 4, 3):
 # ## The zero-start convolution: `TransposedConv` and `ShiftScale`
 #
 # Since gather and scatter are each other's transposes, they can swap roles. The convolution that ends a
-# conditioner has many channels in (512 in the paper) and few out, so it is cheaper to multiply first:
-# $y = \operatorname{scatter}(X W)$, with $W$ of shape $(C_\text{in}, 9\,C_\text{out})$ and $X$ the pixels
-# as rows. Backwards `scatter` becomes `gather`:
+# conditioner starts with a weight of 0 (notebook 4). It has many channels in (512 in the paper) and few out, so
+# it is cheaper to multiply first: $y = \operatorname{scatter}(X W)$, with $W$ of shape
+# $(C_\text{in}, 9\,C_\text{out})$ and $X$ the pixels as rows. Backwards `scatter` becomes `gather`:
 #
 # $$
 # \bar X = \operatorname{gather}(\bar y)\; W^{\top},
@@ -1236,13 +1232,13 @@ for shape in (1, 1, 1, 1), (1, 3, 3, 1), (2, 2, 4, 3):
 # checks (7.36), (7.37) and (7.38)
 transposed = moved(TransposedConv(3, 2, rng=0, dtype=np.float64))
 weight, features = transposed.params["weight"].reshape(3, 18), rng.standard_normal((2, 3, 4, 3))
-verify(transposed, features, lambda dy, _: {
+assert verify(transposed, features, lambda dy, _: {
     "x": (reference.gather(dy, 3) @ weight.T).reshape(features.shape),
-    "weight": (features.reshape(-1, 3).T @ reference.gather(dy, 3)).reshape(3, 3, 3, 2)})
+    "weight": (features.reshape(-1, 3).T @ reference.gather(dy, 3)).reshape(3, 3, 3, 2)}) < 1e-7
 end = moved(ShiftScale(3, np.float64))
 y, s = end.forward(features)[0], np.exp(3 * end.params["log_scale"])
-verify(end, features, lambda dy, _: {
-    "x": dy * s, "shift": np.einsum("bijc->c", dy * s), "log_scale": 3 * np.einsum("bijc,bijc->c", dy, y)})
+assert verify(end, features, lambda dy, _: {
+    "x": dy * s, "shift": np.einsum("bijc->c", dy * s), "log_scale": 3 * np.einsum("bijc,bijc->c", dy, y)}) < 1e-7
 quote(TransposedConv.backward, {"dweight +=": "(7.37)", "return": "(7.36)"})
 quote(ShiftScale.backward, {"+= 3 * dlog_scale": "(7.38)"})
 
@@ -1333,7 +1329,7 @@ def level_formulas(dz, dlog_det):
             | {"inner.0.weight": of_inner["0.weight"]})
 
 
-verify(level, x, level_formulas)
+assert verify(level, x, level_formulas) < 1e-7
 quote(minglow.Level.backward, {"db, dz =": "(7.40)", "da =": "(7.40)", "return": "(7.40)"})
 
 # %% [markdown]
@@ -1382,6 +1378,8 @@ quote(minglow.Flow.nll_and_grad, {"nll =": "(7.41)", "share = ": "(7.42)", "dz =
 quote(minglow.StandardNormal.backward, {"return": "(7.43)"})
 
 # %% [markdown]
+# (What is said there of `labels` and `classification` is for models that know classes, and plays no part here.)
+#
 # One check is left, of everything at once: a random direction in the space of *all* parameters. If one of
 # the lines that this flow runs were wrong, the two numbers would not agree.
 

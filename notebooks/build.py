@@ -53,7 +53,8 @@ def nbgrader_metadata(solution: str | None, test: str | None, points: int | None
 
 def run(notebook: nbformat.NotebookNode, folder: Path = HERE) -> None:
     """Execute all cells in place; the first error ends it. What differs from run to run is left out."""
-    NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(notebook, timeout=SECONDS, coalesce_streams=True,
+                   resources={"metadata": {"path": str(folder)}}).execute()
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
