@@ -62,9 +62,13 @@ def notebooks() -> dict[str, str]:
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         download = f"{{download}}`Download this notebook <../../notebooks/{path.name}>`"
-        for cell in notebook["cells"]:
+        cells = notebook["cells"]
+        for cell, after in zip(cells, [*cells[1:], {}]):
             if cell["cell_type"] == "markdown":
                 cell["source"] = inward("".join(cell["source"]), Path("notebooks"))
+            else:
+                words = what_to_see("".join(after.get("source", "")))
+                cell["metadata"]["mystnb"] = {"image": {"alt": words}}
         notebook["cells"].insert(
             1, {"cell_type": "markdown", "id": "download", "metadata": {}, "source": download})
         pages[f"notebooks/{path.name}"] = json.dumps(notebook)
@@ -74,6 +78,13 @@ def notebooks() -> dict[str, str]:
         pages[page] = re.sub(r"\$`(.*?)`\$", r"$\1$", text)  # GitHub's form, in tables
     pages["notebooks/index.md"] += "\n".join(["", "```{toctree}", ":hidden:", "", *names, "```", ""])
     return pages
+
+
+def what_to_see(text: str) -> str:
+    """What a picture shows, in words: what a notebook says below it, without its marks."""
+    seen = re.search(r"\*What to see:\*(.*?)(\n\n|$)", text, re.DOTALL)
+    words = re.sub(r"[*`$\\{}]|\]\(.*?\)|\[", "", seen[1] if seen else "").split()
+    return " ".join(words) or "figure: the cell above draws it"
 
 
 def reference() -> dict[str, str]:

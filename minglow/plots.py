@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
 from cycler import cycler
+from matplotlib.animation import Animation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -118,6 +121,23 @@ def density_on_grid(log_prob: Callable[[np.ndarray], np.ndarray], limit: float =
     points: np.ndarray = np.column_stack([x1.ravel(), x2.ravel()]).astype(dtype)
     density = np.exp(log_prob(points).astype(np.float64)).reshape(cells, cells)
     return edges, density, float(density.sum() * (2 * limit / cells) ** 2)
+
+
+# The buttons of matplotlib's player, whose own signs come from a font that lies on another host.
+SIGNS = {"fa-minus": "-", "fa-fast-backward": "⏮", "fa-step-backward": "⏴",
+         "fa-play fa-flip-horizontal": "◀", "fa-pause": "⏸", "fa-play": "▶",
+         "fa-step-forward": "⏵", "fa-fast-forward": "⏭", "fa-plus": "+"}
+
+
+def animation_html(animation: Animation, described: str, fps: int = 4) -> str:
+    """A player for a page or a notebook, for IPython's HTML(...): it asks no other host for anything.
+
+    described: what the animation shows, in words, for those who cannot see it.
+    """
+    page = animation.to_jshtml(fps=fps, default_mode="once")
+    page = re.sub(r"<link\b[^>]*>", "", page)
+    page = re.sub(r'<i class="fa ([^"]*)"></i>', lambda icon: SIGNS[icon[1]], page)
+    return page.replace("<img id=", f'<img alt="{html.escape(described)}" id=')
 
 
 def training_curves(curve: Sequence[tuple[int, float, float]], levels: int) -> Figure:

@@ -731,7 +731,7 @@ def show(frame):
 animation = FuncAnimation(movie, show, frames=17)
 plt.close(movie)
 plt.rcParams["savefig.dpi"] = 60
-page = animation.to_jshtml(fps=4, default_mode="once")
+page = plots.animation_html(animation, "200 normal latents move, step by step, onto two moons")
 plt.rcParams["savefig.dpi"] = "figure"
 HTML(page)
 

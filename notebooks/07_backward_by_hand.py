@@ -52,9 +52,9 @@ rng = np.random.default_rng(0)
 minglow.use("numpy");                                # the hot loops as minglow/kernels/reference.py has them
 
 # %% [markdown]
-# # Part 1: what a backward pass is
+# ## Part 1: what a backward pass is
 #
-# ## Cotangents
+# ### Cotangents
 #
 # Let $y = f(x)$ be a layer with Jacobian $J = \partial y / \partial x$, and $L$ a number that depends on
 # $y$: the **loss**. (Only the loss is called $L$ here.) Write $\bar a = \partial L / \partial a$, the
@@ -122,7 +122,7 @@ draw_graph(axis, {"x_1": (0, 1.3), "x_2": (0, 0), "y_1": (1.5, 1.3), "y_2": (1.5
 # arrow's end: $-0.250 = 0.500 \cdot 1.500 + 1.000 \cdot (-1.000)$.
 
 # %% [markdown]
-# ## Why backwards
+# ### Why backwards
 #
 # A flow is a chain of $n$ layers, with Jacobians $J_1, \dots, J_n$ of $D \times D$ numbers each. Its
 # Jacobian is their product, and (7.1) becomes
@@ -154,7 +154,7 @@ print(f"a gradient by all parameters of the digits' flow: differences take {2 * 
       "forward passes; one backward pass gives it")
 
 # %% [markdown]
-# ## One identity that checks a whole Jacobian
+# ### One identity that checks a whole Jacobian
 #
 # Write $\langle a, b \rangle = \sum_i a_i b_i$, over all numbers of two arrays of one shape. For any
 # direction $v$ in which $x$ may move, and any $\bar y$, both sides of
@@ -213,7 +213,7 @@ axis.legend(loc="upper left");
 # thousand times smaller is a matter of tenths of a percent; two or three such draws in a row hardly ever happen.
 
 # %% [markdown]
-# ## The second cotangent, `dlog_det`
+# ### The second cotangent, `dlog_det`
 #
 # A flow's layer gives two things: $y$, and for each sample $b$ the number $\ell_b = \log|\det J_b|$, in
 # code `log_det`. The loss depends on both. Each has its cotangent, $\bar y$ (`dy`) and
@@ -262,7 +262,7 @@ by_bias = numerical_jacobian(of_bias, start)         # (12 + 3, 4): all y, then 
 assert np.allclose(found["net.4.bias"], by_bias.T @ np.append(dy, dlog_det), atol=1e-7)
 
 # %% [markdown]
-# ### A layer does not know the loss's sign
+# #### A layer does not know the loss's sign
 #
 # Training makes the negative log-likelihood small, so it hands in $\bar\ell_b = -1/B$. Nothing of this
 # belongs in a layer. By (7.5), what it returns is **linear** in the pair of cotangents: for numbers
@@ -334,9 +334,9 @@ for seed in range(3):
         assert adjoint_gap(layer, *drawn) > 1e-3, f"{type(layer).__name__} is wrong, and was not seen"
 
 # %% [markdown]
-# ## Three kinds of test, and how sharp they are
+# ### Three kinds of test, and how sharp they are
 #
-# ### Central differences
+# #### Central differences
 #
 # Let $S(\eta)$ be the loss when something moves by $\eta$ along a direction. The central difference is off
 # by **truncation** (the Taylor terms that it drops; the one in $\eta^2$ is the first that does not cancel)
@@ -431,7 +431,7 @@ axis.legend(loc="center left", bbox_to_anchor=(1, 0.5));
 # two digits are right, and steps below $10^{-8}$ are lost altogether. So gradients are tested in float64.
 
 # %% [markdown]
-# ### Taylor's remainder
+# #### Taylor's remainder
 #
 # Second test: no tolerance, but an *order*. Let $g$ be the gradient by $\theta$ that `backward` claims, and
 # take steps $\eta$ along a direction $v$. What the first-order formula misses is
@@ -493,7 +493,7 @@ axis.legend();
 # wrong still, but less plainly.
 
 # %% [markdown]
-# ### Which test sees which mistake
+# #### Which test sees which mistake
 #
 # The same five candidates, four of them wrong, and tests as people write them. The third kind, the adjoint
 # test, is (7.3) with the parameter in the place of $x$: the speed of $S$ along a random $v$ against
@@ -551,7 +551,7 @@ for name, claim in candidates.items():
 # cancels (Richardson's extrapolation).
 
 # %% [markdown]
-# ### Kinks
+# #### Kinks
 #
 # All of this takes for granted that there *is* a derivative. A ReLU, $r(u) = \max(0, u)$, has none at $0$.
 # Where the kink lies within the step, $|u| < \eta$, a central difference mixes the two slopes:
@@ -592,9 +592,9 @@ except NotSmooth as error:
 # itself minglow takes the slope 0; any slope from 0 to 1 would do, since inputs hardly ever hit it exactly.
 
 # %% [markdown]
-# # Part 2: every layer
+# ## Part 2: every layer
 #
-# ## Five kinds of arrows
+# ### Five kinds of arrows
 #
 # Every layer of Glow is made of steps of five kinds. For each, multiplying by the transposed Jacobian is as
 # short as the step itself:
@@ -611,7 +611,7 @@ except NotSmooth as error:
 # is a sum over all of them. The rest is the product rule: where two things are multiplied, each has the
 # other for its slope.
 #
-# ## How we check, and how we quote
+# ### How we check, and how we quote
 #
 # `verify` takes the formulas of a layer, written out. It draws $\bar y$ and $\bar\ell$, asserts that the
 # library's `backward` gives the same, and returns by how much they miss differences of `forward` at most (the
@@ -652,7 +652,7 @@ def quote(function, numbers):
 
 
 # %% [markdown]
-# ## Scale: `Scaling` and `ActNorm`
+# ### Scale: `Scaling` and `ActNorm`
 #
 # $y = (x + t) \odot s$ for every pixel, with a shift $t_c$ and a scale $s_c = e^{\lambda_c}$ for each
 # channel $c$, and $\ell_b = h\,w \sum_c \lambda_c$ (notebook 4). The slopes: $\partial y / \partial x = s$,
@@ -723,7 +723,7 @@ message = f"every pixel counts once, and the samples' cotangents add up to -1: {
 assert np.allclose(predicted_gradient, measured), message
 
 # %% [markdown]
-# ## Matrix: `InvConv1x1` and `Dense`
+# ### Matrix: `InvConv1x1` and `Dense`
 #
 # Notebook 5 derived the 1×1 convolution ([minglow/layers/invconv.py](../minglow/layers/invconv.py)),
 # $y_{bij} = W x_{bij}$ with $\ell_b = h\,w \log|\det W|$. The result, (5.7) and (5.8):
@@ -785,7 +785,7 @@ assert verify(dense, x, lambda dy, _: {
 quote(Dense.backward, {'"weight"] +=': "(7.18)", '"bias"] +=': "(7.19)", "return": "(7.17)"})
 
 # %% [markdown]
-# ## Move: `Squeeze`, `Shuffle`, `Flatten`
+# ### Move: `Squeeze`, `Shuffle`, `Flatten`
 #
 # ([minglow/layers/squeeze.py](../minglow/layers/squeeze.py), [permute.py](../minglow/layers/permute.py)) A
 # layer that moves numbers is a permutation matrix $P$ on the flattened sample. Its rows are unit vectors at
@@ -817,7 +817,7 @@ for mover in minglow.Squeeze(), minglow.Shuffle(3, rng=0), minglow.Reverse(3), m
 quote(minglow.Squeeze.backward, {"self._spread(dy)": "(7.20)"})
 
 # %% [markdown]
-# ## Gate: `ReLU` and `NormReLU`
+# ### Gate: `ReLU` and `NormReLU`
 #
 # A ReLU ([minglow/nets/net.py](../minglow/nets/net.py)) lets the positive numbers pass. With $[\,\cdot\,]$
 # for 1 where true and 0 where false,
@@ -852,7 +852,7 @@ for kept in a, y:                                    # both must do
 quote(reference.shift_scale_relu_backward, {"(y > 0)": "(7.21) (7.22)"})
 
 # %% [markdown]
-# ## Couple: `AdditiveCoupling`
+# ### Couple: `AdditiveCoupling`
 #
 # $y_1 = x_1$ and $y_2 = x_2 + m(x_1)$, with a net $m$ whose Jacobian is $M = \partial m / \partial x_1$.
 # Draw the ways: $x_2$ reaches the loss through $y_2$ alone, with slope 1. $x_1$ has two ways, straight on
@@ -891,7 +891,7 @@ assert verify(additive, vectors, additive_formulas) < 1e-7
 quote(minglow.AdditiveCoupling.backward, {"return join": "(7.23) (7.24)"})
 
 # %% [markdown]
-# ## Couple: `AffineCoupling`
+# ### Couple: `AffineCoupling`
 #
 # The net says two things of every number that changes, a shift $t$ and a raw number $r$: $[t, r] = m(x_1)$,
 # with the Jacobian $M = \partial m / \partial x_1$. The raw number becomes a log scale,
@@ -967,7 +967,7 @@ quote(minglow.AffineCoupling.backward, {"couple_backward": "(7.25)-(7.27)", "dx1
 # expression, `draw`, and puts $\bar y_1$ where $\bar x_1$ will be; `backward` then adds the net's part to
 # it in place.
 #
-# ### The slope of the scale
+# #### The slope of the scale
 #
 # ([minglow/layers/scale.py](../minglow/layers/scale.py)) What is left is $\lambda'(r)$, which depends on how
 # raw numbers become scales. Notebook 3 had the scale of Glow's published code, the sigmoid $\sigma(u) = 1 /
@@ -1071,7 +1071,7 @@ for scale_function in minglow.sigmoid_scale, minglow.tanh_scale, minglow.exp_sca
     check_backward(Mended(mlp(2, 6, 4, rng=0), scale_function))
 
 # %% [markdown]
-# ## Copy and sum: `Conv`
+# ### Copy and sum: `Conv`
 #
 # A $3 \times 3$ convolution gives each pixel a weighted sum over its neighbourhood. minglow
 # ([minglow/nets/conv.py](../minglow/nets/conv.py)) does it in two linear steps: `gather` lays each pixel's
@@ -1203,7 +1203,7 @@ for shape in (1, 1, 1, 1), (1, 3, 3, 1), (2, 2, 4, 3):
     assert np.allclose(result, reference.scatter(flat_patches, 3, *shape[1:3]))
 
 # %% [markdown]
-# ## The zero-start convolution: `TransposedConv` and `ShiftScale`
+# ### The zero-start convolution: `TransposedConv` and `ShiftScale`
 #
 # Since gather and scatter are each other's transposes, they can swap roles. The convolution that ends a
 # conditioner starts with a weight of 0 (notebook 4). It has many channels in (512 in the paper) and few out, so
@@ -1266,7 +1266,7 @@ for name in before:
 # first, in this notebook and in `check_layer`.
 
 # %% [markdown]
-# ## Compose: `Chain` and `Level`
+# ### Compose: `Chain` and `Level`
 #
 # ([minglow/chain.py](../minglow/chain.py), [minglow/layers/level.py](../minglow/layers/level.py)) A chain
 # runs $y^{(k)} = f_k(y^{(k-1)})$ for $k = 1 \dots n$, with $y^{(0)} = x$, and adds the log-determinants,
@@ -1333,7 +1333,7 @@ assert verify(level, x, level_formulas) < 1e-7
 quote(minglow.Level.backward, {"db, dz =": "(7.40)", "da =": "(7.40)", "return": "(7.40)"})
 
 # %% [markdown]
-# ## The end: base distribution and loss
+# ### The end: base distribution and loss
 #
 # ([minglow/flow.py](../minglow/flow.py), [minglow/distributions.py](../minglow/distributions.py)) At the
 # end stand $\log p(z_b) = -\tfrac12 \lVert z_b \rVert^2 - \tfrac{D}{2} \log 2\pi$ and the loss, the mean
@@ -1453,7 +1453,7 @@ check_layer(Graded(4))                               # explains itself where it 
 check_layer(Graded(3))
 
 # %% [markdown]
-# # Part 3: one flow step on paper
+# ## Part 3: one flow step on paper
 #
 # One sample, one pixel, two channels. Three layers, with parameters that a pocket calculator can do:
 #

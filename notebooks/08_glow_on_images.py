@@ -308,7 +308,7 @@ def draw_frame(number):
 
 animation = FuncAnimation(figure, draw_frame, frames=len(frames), interval=300)
 plt.close(figure)
-HTML(animation.to_jshtml(default_mode="once"))
+HTML(plots.animation_html(animation, "24 samples, redrawn as training goes on, become digits"))
 
 # %% [markdown]
 # ### A model with more patience

@@ -1,8 +1,11 @@
 """Pictures that notebooks draw: what is in them, looked at through matplotlib's own objects."""
 
+import re
+
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
 import minglow as mg
@@ -54,3 +57,13 @@ def test_images_keep_their_pixels(axes):
     assert drawn.shape == (2, 5) and np.allclose(drawn[:, 3:], images[1, ..., 0] / 7)
     plots.draw_images(axes, np.zeros((1, 2, 2, 3), int), levels=8, columns=1)
     assert axes.images[1].get_array().shape == (2, 2, 3)
+
+
+def test_an_animation_asks_no_other_host_and_is_described(axes):
+    line, = axes.plot([0, 1], [0, 1])
+    animation = FuncAnimation(axes.figure, lambda frame: line.set_ydata([0, frame]), frames=2)
+    page = plots.animation_html(animation, 'a "line" turns')
+    without = re.sub(r"data:[^\"]*|^\s*//.*", "", page, flags=re.MULTILINE)  # pictures and comments
+    assert "//" not in without and "fa-" not in without
+    assert all(sign in page for sign in plots.SIGNS.values())
+    assert '<img alt="a &quot;line&quot; turns" id=' in page

@@ -75,6 +75,8 @@ const explore = (() => {
       group.focus();
       event.preventDefault();
     });
+    // A finger on a handle does not scroll the page. CSS's touch-action would say so, but not of parts of an SVG.
+    group.addEventListener("touchstart", event => event.preventDefault(), {passive: false});
     group.addEventListener("pointermove", event => {
       if (group.hasPointerCapture(event.pointerId)) move(event);
     });

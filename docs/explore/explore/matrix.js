@@ -118,11 +118,13 @@
       const [x, y] = [W[0][k], W[1][k]];
       draw(shaft, [0, 0], [x, y]);
       place(x, y);
-      const length = Math.hypot(x, y) || 1; // the label stands beyond the tip, within the picture
-      text.setAttribute("text-anchor", x < -0.4 * length ? "end" : x > 0.4 * length ? "start" : "middle");
-      const [left, right] = x < -0.4 * length ? [-2, 3] : x > 0.4 * length ? [-3, 2] : [-2.5, 2.5];
-      text.setAttribute("x", Math.max(left, Math.min(right, x + 0.22 * x / length)));
-      text.setAttribute("y", Math.max(-2.8, Math.min(2.9, 0.07 - y - 0.32 * y / length)));
+      // The label stands beyond the tip, column 1's to the right of the arrow's way and column 2's to its left.
+      const length = Math.hypot(x, y), side = [-1, 1][k];
+      const [right, up] = length ? [x / length, y / length] : [1 - k, k];
+      const anchor = right - side * up, [least, most] = anchor > 0 ? [-2.9, 1.9] : [-1.9, 2.9];
+      text.setAttribute("text-anchor", anchor > 0 ? "start" : "end");
+      text.setAttribute("x", Math.max(least, Math.min(most, x + 0.12 * right - 0.16 * side * up)));
+      text.setAttribute("y", Math.max(-2.75, Math.min(2.9, 0.07 - y - 0.12 * up - 0.26 * side * right)));
     });
     ENTRIES.forEach((id, i) => {
       const input = byId(id), entry = W[Math.floor(i / 2)][i % 2];

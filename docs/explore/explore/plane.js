@@ -3,7 +3,7 @@
 
 (() => {
   const {byId, colour, shown} = explore;
-  const HALF = 3.5, SAMPLES = 900, GRID = 12, ALONG = 97; // the view; how many points, lines, points of a line
+  const HALF = 3.5, SAMPLES = 900, GRID = 12, ALONG = 241; // the view; how many points, lines, points of a line
   const NAMES = {two_moons: "two moons", pinwheel: "pinwheel"};
   const UNDOING = { // what a layer's inverse does
     ActNorm: "actnorm, x = y / scale − shift",
