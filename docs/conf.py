@@ -39,6 +39,7 @@ html_theme = "furo"
 html_title = f"minglow {release}"
 html_static_path = ["_static"]
 html_css_files = ["minglow.css"]
+html_favicon = "_static/favicon.svg"
 html_extra_path = ["explore"]
 html_show_sphinx = False
 html_theme_options = {
@@ -62,8 +63,17 @@ def literal_docstring(app: Sphinx, what: str, name: str, thing: object, options:
         lines += ["::", "", *(f"   {line}" for line in rest), ""]
 
 
+def accessible(app: Sphinx, page: str, template: str, context: dict, tree: object) -> None:
+    """What screen readers and keyboards need and Sphinx leaves out: captions' levels, code that scrolls."""
+    for name in "furo_navigation_tree", "body":
+        if context.get(name):
+            text = context[name].replace('role="heading">', 'role="heading" aria-level="2">')
+            context[name] = text.replace("<pre>", '<pre tabindex="0">')
+
+
 def setup(app: Sphinx) -> None:
     """Write the pages that are made from other files, and see to docstrings and links."""
     generate.write_pages(HERE)
     app.connect("autodoc-process-docstring", literal_docstring)
+    app.connect("html-page-context", accessible, priority=900)  # after furo's own
     app.connect("source-read", generate.links_into_the_site)

@@ -135,7 +135,8 @@ def test_a_browser_shows_it_without_a_complaint(page, browser, address):
     assert said == []
     asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [message["params"]["request"]["url"] for message in asked
-            if message["method"] == "Network.requestWillBeSent"]
+            if message["method"] == "Network.requestWillBeSent"
+            and message["params"]["documentURL"].startswith(address)]  # not the browser's first page's
     assert urls and all(url.startswith((address, "data:")) for url in urls), urls
     failed = [message["params"] for message in asked if message["method"] == "Network.loadingFailed"
               and not message["params"].get("canceled")]

@@ -97,7 +97,7 @@
     });
   }
   byId("from").value = 6; // a 3
-  byId("to").value = 16; // an 8
+  byId("to").value = 10; // a 5
   byId("kept").value = 4; // a 2
 
   const parts = [[showSamples, ["temperature"]], [showBetween, ["from", "to", "share"]],
