@@ -60,11 +60,11 @@ def literal_docstring(app: Sphinx, what: str, name: str, thing: object, options:
         first = first.replace(mark, f"\\{mark}")
     lines[:] = [first, ""]
     if rest:
-        lines += ["::", "", *(f"   {line}" for line in rest), ""]
+        lines += [".. code-block:: text", "", *(f"   {line}" for line in rest), ""]
 
 
 def accessible(app: Sphinx, page: str, template: str, context: dict, tree: object) -> None:
-    """What screen readers and keyboards need and Sphinx leaves out: captions' levels, code that scrolls."""
+    """What screen readers and keyboards need and Sphinx leaves out: levels, code that scrolls."""
     for name in "furo_navigation_tree", "body":
         if context.get(name):
             text = context[name].replace('role="heading">', 'role="heading" aria-level="2">')
