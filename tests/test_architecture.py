@@ -1,6 +1,8 @@
 """The house: four floors, imports downwards, small files, and a debugger that gets everywhere."""
 
 import ast
+import importlib
+import inspect
 import sys
 from pathlib import Path
 
@@ -43,6 +45,23 @@ def imports(path):
             for alias in node.names:
                 if alias.name.split(".")[0] == "minglow":
                     yield tuple(alias.name.split(".")[1:])
+
+
+def public(owner, name):
+    """Functions and classes that a module defines itself, and methods that a class does."""
+    for key, value in vars(owner).items():
+        if not key.startswith("_") and callable(value) and getattr(value, "__module__", "") == name:
+            yield key, getattr(owner, key)
+            if inspect.isclass(value):
+                yield from ((f"{key}.{method}", found) for method, found in public(value, name))
+
+
+def test_every_public_name_says_what_it_is():
+    names = [".".join(("minglow", *module(path))) for path in FILES]
+    found = {f"{name}.{key}": value for name in names if name != "minglow.__main__"
+             for key, value in public(importlib.import_module(name), name)}
+    assert len(found) > 400
+    assert [key for key, value in found.items() if not inspect.getdoc(value)] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

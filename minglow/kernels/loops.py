@@ -12,6 +12,7 @@ import numpy as np
 
 
 def gather(x, size):
+    """See reference.gather."""
     batch, height, width, channels = x.shape
     pad, run = size // 2, size * channels  # a pixel's neighbours in one line stand in a row: one run
     padded = np.zeros((height + 2 * pad, (width + 2 * pad) * channels), x.dtype)  # one image, by lines
@@ -32,6 +33,7 @@ def gather(x, size):
 
 
 def scatter(patches, size, height, width):
+    """See reference.scatter."""
     pad, run = size // 2, patches.shape[1] // size
     channels, batch = run // size, patches.shape[0] // (height * width)
     runs = patches.reshape(batch, height, width, size, run)
@@ -53,6 +55,7 @@ def scatter(patches, size, height, width):
 
 
 def shift_scale(x, shift, scale):
+    """See reference.shift_scale."""
     y = np.empty_like(x)
     for n in range(x.shape[0]):
         for c in range(x.shape[1]):
@@ -61,6 +64,7 @@ def shift_scale(x, shift, scale):
 
 
 def shift_scale_backward(dy, y, scale):
+    """See reference.shift_scale_backward."""
     dx = np.empty_like(dy)
     dshift, dlog_scale = np.zeros(len(scale)), np.zeros(len(scale))
     for n in range(dy.shape[0]):
@@ -72,6 +76,7 @@ def shift_scale_backward(dy, y, scale):
 
 
 def shift_scale_relu(x, shift, scale):
+    """See reference.shift_scale_relu."""
     y = np.empty_like(x)
     for n in range(x.shape[0]):
         for c in range(x.shape[1]):
@@ -80,6 +85,7 @@ def shift_scale_relu(x, shift, scale):
 
 
 def shift_scale_relu_backward(dy, y, scale):
+    """See reference.shift_scale_relu_backward."""
     dx = np.zeros_like(dy)
     dshift, dlog_scale = np.zeros(len(scale)), np.zeros(len(scale))
     for n in range(dy.shape[0]):
@@ -92,6 +98,7 @@ def shift_scale_relu_backward(dy, y, scale):
 
 
 def couple(x, shift, scale, log_scale):
+    """See reference.couple."""
     y, log_det = np.empty(x.shape, x.dtype), np.empty(x.shape[0], x.dtype)
     channels = shift.shape[2]
     passing = x.shape[2] - channels
@@ -108,6 +115,7 @@ def couple(x, shift, scale, log_scale):
 
 
 def couple_inverse(y, shift, scale):
+    """See reference.couple_inverse."""
     x = np.empty(y.shape, y.dtype)
     channels = shift.shape[2]
     passing = y.shape[2] - channels
@@ -121,6 +129,7 @@ def couple_inverse(y, shift, scale):
 
 
 def couple_backward(dy, y, scale, dlog_scale, dlog_det):
+    """See reference.couple_backward."""
     channels = scale.shape[2]
     passing = y.shape[2] - channels
     dx = np.empty(dy.shape, dy.dtype)
@@ -138,6 +147,7 @@ def couple_backward(dy, y, scale, dlog_scale, dlog_det):
 
 
 def adam(value, grad, mean, square, rate, beta1, beta2, epsilon):
+    """See reference.adam."""
     for i in range(len(value)):
         mean[i] += (1.0 - beta1) * (grad[i] - mean[i])
         square[i] += (1.0 - beta2) * (grad[i] * grad[i] - square[i])
@@ -145,6 +155,7 @@ def adam(value, grad, mean, square, rate, beta1, beta2, epsilon):
 
 
 def adamax(value, grad, mean, largest, rate, beta1, beta2, epsilon):
+    """See reference.adamax."""
     for i in range(len(value)):
         mean[i] += (1.0 - beta1) * (grad[i] - mean[i])
         largest[i] = max(beta2 * largest[i], abs(grad[i]))
@@ -152,5 +163,6 @@ def adamax(value, grad, mean, largest, rate, beta1, beta2, epsilon):
 
 
 def move_towards(average, value, weight):
+    """See reference.move_towards."""
     for i in range(len(value)):
         average[i] += weight * (value[i] - average[i])
