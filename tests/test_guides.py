@@ -1,4 +1,4 @@
-"""README and the guides do as they say: the blocks of a page run from its top, in an empty folder.
+"""README, the guides and the derivations do as they say: the blocks of a page run from its top, in an empty folder.
 
 python  runs; a page's blocks share one namespace. With a first line such as `# my_layer.py` it is that
         file as well, for the blocks and commands below.
@@ -29,7 +29,9 @@ import minglow
 from minglow import blas, cli
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "bits.md", ROOT / "docs" / "invertibility.md",
+         *sorted((ROOT / "docs" / "guides").glob("*.md")),
+         *sorted((ROOT / "docs" / "derivations").glob("*.md"))]
 GIVEN = {"README.md": {"MyLayer": minglow.ActNorm}}  # what a page leaves to its reader
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# (\w+\.py)\n")
