@@ -18,7 +18,7 @@ import minglow  # noqa: E402
 project, author, release = "minglow", "the minglow developers", minglow.__version__
 project_copyright = "the minglow developers"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinxcontrib.katex", "sphinx_copybutton"]
-exclude_patterns = ["_build", "_static"]
+exclude_patterns = ["_build", "_static", "explore/export.py", "**/__pycache__"]
 templates_path: list[str] = []
 
 # Pages are Markdown, formulas $...$ and $$...$$; notebooks are shown with the outputs that they hold.

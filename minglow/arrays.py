@@ -93,3 +93,11 @@ def check_even_channels(layer: object, channels: int) -> None:
     """Raise ValueError unless the channels can be halved."""
     if channels % 2 or channels < 2:
         raise ValueError(f"{layer} expected an even number of channels to halve, got {channels}")
+
+
+def normal_weights(shape: tuple[int, ...], std: float, rng: int | np.random.Generator | None,
+                   dtype: type) -> np.ndarray:
+    """Numbers from N(0, std^2); for std = 0 zeros of one sign, which are the same bytes every time."""
+    if std == 0:
+        return np.zeros(shape, dtype)
+    return (std * np.random.default_rng(rng).standard_normal(shape)).astype(dtype)

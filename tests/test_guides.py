@@ -1,4 +1,4 @@
-"""README, the guides and the derivations do as they say: the blocks of a page run from its top, in an empty folder.
+"""README, guides and derivations do as they say: a page's blocks run from its top, in an empty folder.
 
 python  runs; a page's blocks share one namespace. With a first line such as `# my_layer.py` it is that
         file as well, for the blocks and commands below.

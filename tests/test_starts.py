@@ -341,3 +341,11 @@ def test_a_kernel_is_compiled_once_and_cached_where_it_can_be(monkeypatch, chose
     assert numba.asked == expected
     assert chosen == numba.config.CACHE_DIR  # other packages' kernels go where they went
     assert kernels._dispatchers == {"couple": couple}
+
+
+@pytest.mark.parametrize("make", [
+    lambda: mg.glow((8, 8, 1), 2, 2, 8, rng=0), lambda: mg.glow((4,), 1, 2, 8, rng=0),
+    lambda: mg.published_glow((8, 8, 1), 2, 2, 8, rng=0), lambda: mg.realnvp((8, 8, 1), 2, 8, rng=0),
+    lambda: mg.nice((4,), hidden=8, rng=0), lambda: mg.vae((8, 8, 1), 2, 8, rng=0)])
+def test_a_seed_gives_the_same_bytes(make):
+    assert make().flat.value.tobytes() == make().flat.value.tobytes()

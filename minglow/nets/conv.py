@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minglow import kernels
-from minglow.arrays import check_input, rows
+from minglow.arrays import check_input, normal_weights, rows
 from minglow.bijection import Net
 
 
@@ -111,8 +111,7 @@ class EdgeBias(Net):
     def __init__(self, channels: int, size: int = 3, std: float = 0.05,
                  rng: int | np.random.Generator | None = None, dtype: type = np.float32) -> None:
         super().__init__()
-        bias = std * np.random.default_rng(rng).standard_normal((size, size, channels))
-        self.add_param("bias", bias.astype(dtype))
+        self.add_param("bias", normal_weights((size, size, channels), std, rng, dtype))
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
         bias = self.params["bias"]
@@ -137,7 +136,7 @@ def add_taps(net: Net, shape: tuple[int, int, int, int], std: float,
     """Give a convolution its weight, N(0, std^2)."""
     if shape[1] % 2 == 0:
         raise ValueError(f"{net} expected an odd size, got {shape[1]}")
-    net.add_param("weight", (std * np.random.default_rng(rng).standard_normal(shape)).astype(dtype))
+    net.add_param("weight", normal_weights(shape, std, rng, dtype))
 
 
 def check_images(net: Net, x: np.ndarray, channels: int) -> None:

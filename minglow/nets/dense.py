@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minglow.arrays import check_input, rows
+from minglow.arrays import check_input, normal_weights, rows
 from minglow.bijection import Net
 
 
@@ -26,8 +26,7 @@ class Dense(Net):
                  dtype: type = np.float32) -> None:
         super().__init__()
         std = np.sqrt(2 / channels_in) if std is None else std
-        shape = (channels_in, channels_out)
-        self.add_param("weight", (std * np.random.default_rng(rng).standard_normal(shape)).astype(dtype))
+        self.add_param("weight", normal_weights((channels_in, channels_out), std, rng, dtype))
         if bias:
             self.add_param("bias", np.zeros(channels_out, dtype))
 
