@@ -65,8 +65,11 @@ def read(path: str | Path) -> Checkpoint:
         if version != FORMAT and version not in OLDER:
             raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, got {version!r}: "
                                   "another version of minglow wrote it")
-        return Checkpoint(path, dict(manifest["recipe"]), arrays, dict(manifest["parameters"]),
-                          dict(manifest.get("facts", {})))
+        recipe, parameters, facts = manifest["recipe"], manifest["parameters"], manifest.get("facts", {})
+        if not all(isinstance(part, dict) for part in (recipe, parameters, facts)):
+            raise CheckpointError(f"{path}: not a minglow checkpoint, or damaged: expected its recipe, "
+                                  "parameters and facts by name")
+        return Checkpoint(path, recipe, arrays, parameters, facts)
     except archive.ArchiveError as error:
         raise CheckpointError(f"{path}: not a minglow checkpoint, or damaged: {error}") from None
     except (KeyError, TypeError) as error:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minglow as mg
-from minglow import checkpoint
+from minglow import archive, checkpoint
 from minglow.checkpoint import CheckpointError
 from minglow.testing import moved
 
@@ -117,17 +117,17 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="not a minglow checkpoint"):
         checkpoint.read(path)
     checkpoint.save(path, glow(), {})
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
     changed = members["manifest.npy"].replace(b'"format": 2', b'"format": 9')
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w") as file:
         for name, content in members.items():
-            archive.writestr(name, changed if name == "manifest.npy" else content)
+            file.writestr(name, changed if name == "manifest.npy" else content)
     with pytest.raises(CheckpointError, match="expected checkpoint format 2, got 9"):
         checkpoint.read(path)
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w") as file:
         for name, content in members.items():
-            archive.writestr(name, content[:-1] + b"?" if name == "parameters.npy" else content)
+            file.writestr(name, content[:-1] + b"?" if name == "parameters.npy" else content)
     with pytest.raises(CheckpointError, match="parameters differs from its manifest"):
         checkpoint.read(path)
 
@@ -161,3 +161,14 @@ def test_numbers_that_make_no_bijection_are_refused(tmp_path, permutation, name,
     with pytest.raises(CheckpointError, match=expected):
         checkpoint.restore(checkpoint.read(path), other)
     assert np.array_equal(other.flat.value, before)
+
+
+@pytest.mark.parametrize("part", ["recipe", "parameters", "facts"])
+@pytest.mark.parametrize("value", ["affine", ["ab"], 3, None])
+def test_a_manifest_of_other_kinds_is_refused(tmp_path, part, value):
+    """dict("affine") is a ValueError of its own, dict(["ab"]) is {"a": "b"}."""
+    path = tmp_path / "model.npz"
+    manifest = {"format": 2, "recipe": {}, "parameters": {}, "facts": {}} | {part: value}
+    archive.write(path, {"parameters": np.zeros(2)}, manifest)
+    with pytest.raises(CheckpointError, match="recipe, parameters and facts by name"):
+        checkpoint.read(path)

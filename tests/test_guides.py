@@ -31,7 +31,8 @@ from minglow import blas, cli
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "bits.md", ROOT / "docs" / "invertibility.md",
          *sorted((ROOT / "docs" / "guides").glob("*.md")),
-         *sorted((ROOT / "docs" / "derivations").glob("*.md"))]
+         *(path for path in sorted((ROOT / "docs" / "derivations").glob("*.md"))
+           if "```python" in path.read_text(encoding="utf-8"))]
 GIVEN = {"README.md": {"MyLayer": minglow.ActNorm}}  # what a page leaves to its reader
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# (\w+\.py)\n")
