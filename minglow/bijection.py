@@ -38,6 +38,9 @@ class Module:
 
     def add_param(self, name: str, value: np.ndarray) -> None:
         """Own a copy of `value` as parameter `name`, with a gradient of zeros."""
+        if "params" not in vars(self):
+            raise ValueError(f"{type(self).__name__} has no params: its __init__ has to begin with "
+                             "super().__init__()")
         self.params[name] = value.copy()
         self.grads[name] = np.zeros_like(value)
 

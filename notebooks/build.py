@@ -107,6 +107,15 @@ def formula_table(notebooks: dict[str, nbformat.NotebookNode]) -> str:
     return "\n".join(lines)
 
 
+def led(link: re.Match) -> str:
+    """A link as students can follow it: to the web, the model, a notebook; else its words alone."""
+    words, target = link.groups()
+    if target.startswith(("http", "models")):
+        return link[0]
+    name = Path(target).stem
+    return f"[{words}](../{name}/{name}.ipynb)" if target == f"{name}.ipynb" else words
+
+
 def course(folder: Path, notebooks: list[Path]) -> object:
     """An nbgrader course, an assignment for each notebook, all released; returns nbgrader's API."""
     from nbgrader.apps import NbGraderAPI  # noqa: PLC0415  needed for courses alone
@@ -118,7 +127,11 @@ def course(folder: Path, notebooks: list[Path]) -> object:
     for path in notebooks:
         source = folder / "source" / path.stem
         shutil.copytree(HERE / "models", source / "models", dirs_exist_ok=True)
-        shutil.copy(path, source)
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = re.sub(r"\[([^]]*)\]\(([^)\s]*[./][^)\s]*)\)", led, cell.source)
+        nbformat.write(notebook, source / path.name)
         answer = nbgrader.generate_assignment(path.stem, force=True, create=True)
         if not answer["success"]:
             raise RuntimeError(f"{path.name}: nbgrader did not release it: {answer.get('log', answer)}")

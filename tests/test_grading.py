@@ -18,7 +18,12 @@ def test_solutions_earn_all_points_and_the_empty_version_none(text, tmp_path):
     notebook = text.with_suffix(".ipynb")
     nbgrader = build.course(tmp_path, [notebook])
     empty = tmp_path / "release" / text.stem / notebook.name
-    words = "".join(cell.source for cell in nbformat.read(empty, as_version=4).cells)
+    cells = nbformat.read(empty, as_version=4).cells
+    words = "".join(cell.source for cell in cells)
+    prose = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for link in re.findall(r"\]\(([^)\s]*[./][^)\s]*)\)", prose):
+        name = Path(link).stem
+        assert link.startswith(("http", "models")) or link == f"../{name}/{name}.ipynb", link
     assert "SOLUTION" not in words and "YOUR CODE HERE" in words
     possible = sum(map(int, re.findall(r"^# %% test=.* points=(\d+)$", text.read_text(encoding="utf-8"),
                                        re.MULTILINE)))

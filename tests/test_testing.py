@@ -479,3 +479,12 @@ def test_strategies_draw_what_they_say():
             strategies.images((2, 1, 2), most=1)))
 
     draw()
+
+
+def test_a_parameter_before_super_is_told_so():
+    class Early(Scale):
+        def __init__(self):
+            self.add_param("log_s", np.zeros(4))
+
+    with pytest.raises(ValueError, match=r"Early has no params: its __init__ has to begin with super"):
+        Early()
