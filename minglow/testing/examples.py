@@ -97,5 +97,6 @@ def check_one_for_each(log_det: np.ndarray, x: np.ndarray) -> None:
     """Raise BrokenPromise unless log_det has shape (B,) and x's dtype."""
     came, wanted = (np.shape(log_det), np.asarray(log_det).dtype), ((len(x),), x.dtype)
     if came != wanted:
-        raise broken("log_det's shape and dtype", described(x), came, wanted,
-                     "One number for each sample: never a scalar, never a sum.")
+        hint = ("A number of another precision took part." if came[0] == wanted[0] else
+                "One number for each sample: never a scalar, never a sum.")
+        raise broken("log_det's shape and dtype", described(x), came, wanted, hint)
