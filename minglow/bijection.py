@@ -38,9 +38,7 @@ class Module:
 
     def add_param(self, name: str, value: np.ndarray) -> None:
         """Own a copy of `value` as parameter `name`, with a gradient of zeros."""
-        if "params" not in vars(self):
-            raise ValueError(f"{type(self).__name__} has no params: its __init__ has to begin with "
-                             "super().__init__()")
+        check_made(self)
         self.params[name] = value.copy()
         self.grads[name] = np.zeros_like(value)
 
@@ -52,6 +50,13 @@ class Module:
 
     def __str__(self) -> str:
         return f"{type(self).__name__} at {self.path}" if self.path else type(self).__name__
+
+
+def check_made(module: Module) -> None:
+    """Raise ValueError for a module whose __init__ has not called Module's."""
+    if "params" not in vars(module):
+        raise ValueError(f"{type(module).__name__} has no params: its __init__ has to begin with "
+                         "super().__init__()")
 
 
 class Bijection(Module):

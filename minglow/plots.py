@@ -55,16 +55,10 @@ def image_sheet(images: np.ndarray, columns: int, levels: int, title: str = "",
     size = max(3.5, inches + 0.8), max(1.2, inches * height / width + 0.6)  # room for the title
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
-    if picture.ndim == 3:
-        axes.imshow(np.nan_to_num(picture, nan=0.85), interpolation="nearest")
-    else:
-        axes.imshow(picture, cmap=GREYS, vmin=0, vmax=1, interpolation="nearest")
+    draw_images(axes, images, levels, columns)
     pitch = images.shape[1] + 1
     axes.set_yticks([i * pitch + (pitch - 2) / 2 for i in range(len(line_labels))], line_labels)
-    axes.set_xticks([])
-    axes.set_facecolor("0.85")  # seen through the gaps: it shows where a white border ends
     axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=10)
     return figure
 
@@ -75,7 +69,7 @@ def draw_images(axes: Axes, images: np.ndarray, levels: int, columns: int, title
     if picture.ndim == 3:
         picture = np.nan_to_num(picture, nan=0.85)
     axes.imshow(picture, cmap=GREYS, vmin=0, vmax=1, interpolation="nearest")  # colours have no map
-    axes.set(xticks=[], yticks=[], title=title, facecolor="0.85")
+    axes.set(xticks=[], yticks=[], title=title, facecolor="0.85")  # through gaps: where a border ends
     axes.spines[:].set_visible(False)
 
 

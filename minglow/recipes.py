@@ -34,10 +34,10 @@ DEFAULTS = {
     "nice": {"steps": 4, "levels": 1, "hidden": 256, "rate": 0.002},
 }
 GLOWS = "glow", "published"
-BELONGS = {  # which models have an option
+BELONGS = {  # which models have an option, or the word of a recipe that it sets
     "permutation": GLOWS, "coupling": GLOWS, "no_learned_prior": ("glow",), "learned_top": GLOWS,
     "conditional": GLOWS, "classification": GLOWS, "logit": ("glow", "realnvp"), "net": ("realnvp",),
-    "base": ("nice",), "reversible": (*GLOWS, "realnvp"),
+    "base": ("nice",), "reversible": (*GLOWS, "realnvp"), "classes": GLOWS, "learned_prior": ("glow",),
 }
 # What recipes said nothing of before these could be chosen.
 ONCE: dict[str, Any] = {"net": "residual", "base": "logistic", "learned_prior": True,

@@ -51,10 +51,10 @@ def nbgrader_metadata(solution: str | None, test: str | None, points: int | None
     return marks | ({"points": points} if test else {})
 
 
-def run(notebook: nbformat.NotebookNode, folder: Path = HERE) -> None:
+def run(notebook: nbformat.NotebookNode) -> None:
     """Execute all cells in place; the first error ends it. What differs from run to run is left out."""
     NotebookClient(notebook, timeout=SECONDS, coalesce_streams=True,
-                   resources={"metadata": {"path": str(folder)}}).execute()
+                   resources={"metadata": {"path": str(HERE)}}).execute()
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -158,6 +158,8 @@ def main() -> None:
     parser.add_argument("--course", type=Path, metavar="DIR", help="make a course for nbgrader here")
     arguments = parser.parse_args()
     texts = [path for path in TEXTS if not arguments.numbers or path.name[:2] in arguments.numbers]
+    if not texts:
+        parser.error(f"expected numbers such as 05, got {' '.join(arguments.numbers)}")
     if arguments.course:
         course(arguments.course, [path.with_suffix(".ipynb") for path in texts])
         print(f"students get {arguments.course / 'release'}")

@@ -87,6 +87,11 @@ def test_interpolate_and_info(run, capsys):
     assert facts["levels"] == "1" and facts["hidden"] == "4" and facts["data"] == "digits"
     assert int(facts["parameters"]) == load_flow(run)[0].flat.value.size
     assert facts["coupling"] == "affine" and not {"net", "base"} & facts.keys()  # other models' words
+    assert main(["train", "--model", "nice", "--hidden", "4", "--steps", "1", "--name", "nice",
+                 "--runs", str(run.parent)]) == 0
+    capsys.readouterr()
+    assert main(["info", str(run.parent / "nice")]) == 0
+    assert not {"net", "permutation", "coupling", "classes", "learned_prior"} & said(capsys).keys()
 
 
 @pytest.mark.parametrize("options", [

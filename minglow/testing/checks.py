@@ -32,10 +32,10 @@ def check_inverse(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
     """
     for dtype in DTYPES:
         for candidate, batch in examples(layer, x, rng, dtype, size=0.05):
-            y, log_det, _ = finite_forward(candidate, batch)
-            if not y.dtype == np.asarray(log_det).dtype == batch.dtype:
-                raise broken("forward's dtypes", described(batch), (y.dtype, np.asarray(log_det).dtype),
-                             (batch.dtype, batch.dtype), "A number of another precision took part.")
+            y = finite_forward(candidate, batch)[0]
+            if y.dtype != batch.dtype:
+                raise broken("y's dtype", described(batch), y.dtype, batch.dtype,
+                             "A number of another precision took part.")
             _same_trip("inverse(forward(x)) = x", batch, candidate.inverse(y)[0])
             between = (y + y[::-1]) / 2  # where outputs fill a convex set, as they mostly do
             back = candidate.forward(candidate.inverse(between)[0])[0]

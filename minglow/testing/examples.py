@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minglow.bijection import Bijection, Module
+from minglow.bijection import Bijection, Module, check_made
 from minglow.testing.explain import broken, described
 
 M = TypeVar("M", bound=Module)
@@ -52,9 +52,7 @@ def examples(layer: M, x: np.ndarray | None = None, rng: int | np.random.Generat
     if not isinstance(layer, Module):
         kind = f"the class {layer.__name__}" if isinstance(layer, type) else type(layer).__name__
         raise ValueError(f"expected a Bijection or a Net, got {kind}")
-    if "params" not in vars(layer):
-        raise ValueError(f"{type(layer).__name__} has no params: its __init__ has to begin with "
-                         "super().__init__()")
+    check_made(layer)
     if x is not None:
         x = np.asarray(x)
         if not np.all(np.isfinite(x)):
