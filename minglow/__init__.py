@@ -4,6 +4,7 @@ from minglow.bijection import Bijection, Module, Net, SingularWeightError
 from minglow.bits import bits_per_dim, dequantize, quantize
 from minglow.blas import threads
 from minglow.chain import Chain, ReversibleChain
+from minglow.device import to_device, to_host
 from minglow.distributions import StandardLogistic, StandardNormal
 from minglow.flow import Flow
 from minglow.kernels import use
@@ -80,6 +81,8 @@ __all__ = [
     "sigmoid_scale",
     "tanh_scale",
     "threads",
+    "to_device",
+    "to_host",
     "use",
     "vae",
 ]

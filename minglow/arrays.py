@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from minglow.bijection import Module
+from minglow.device import on_host
 
 DTYPES = np.dtype(np.float32), np.dtype(np.float64)  # in this machine's byte order
 
@@ -58,6 +59,15 @@ def check_input(layer: Module, x: np.ndarray, channels: int | None = None) -> No
     for parameter in layer.params.values():
         if parameter.dtype != x.dtype:
             raise ValueError(f"{layer} expected {parameter.dtype}, as its parameters are, got {x.dtype}")
+        check_side(layer, x, parameter)
+
+
+def check_side(layer: Module, x: np.ndarray, parameter: np.ndarray) -> None:
+    """Raise ValueError unless x is on the side of its parameters, host or device."""
+    if on_host(x) != on_host(parameter):
+        side, other = ("host", "to_device") if on_host(x) else ("device", "to_host")
+        raise ValueError(f"{layer} expected an array where its parameters are, got one on the {side}: "
+                         f"minglow.{other} moves either")
 
 
 def check_array(layer: Module, x: np.ndarray, channels: int | None = None) -> None:

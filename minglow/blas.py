@@ -69,6 +69,11 @@ def for_products_of(multiplications: int) -> Iterator[None]:
             library.set_num_threads(number)
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 SMALL = 2**25
 
 

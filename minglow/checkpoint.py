@@ -15,6 +15,7 @@ import numpy as np
 
 from minglow import archive, arguments
 from minglow.dequantizers import Dequantizer
+from minglow.device import beside, to_host
 from minglow.flow import Flow
 from minglow.text import one_line
 from minglow.version import __version__
@@ -49,7 +50,8 @@ def save(path: str | Path, flow: Saved, recipe: dict[str, Any],
     recipe: whatever JSON can say that the flow can be built from again. arrays, facts: what else is to
     be kept, under names that the flow's own arrays don't have.
     """
-    archive.write(Path(path), _arrays(flow) | (arrays or {}), {
+    everything = {name: to_host(array) for name, array in (_arrays(flow) | (arrays or {})).items()}
+    archive.write(Path(path), everything, {
         "format": FORMAT, "minglow": __version__, "recipe": recipe, "facts": facts or {},
         "parameters": {name: list(shape) for name, (_, shape) in flow.flat.where.items()},
     })
@@ -105,7 +107,7 @@ def restore(checkpoint: Checkpoint, flow: Saved) -> None:
     for name in targets:
         check_values(checkpoint.path, name, checkpoint.arrays[name])
     for name, target in targets.items():
-        target[...] = checkpoint.arrays[name]
+        target[...] = beside(checkpoint.arrays[name], target)
 
 
 def check_values(path: str | Path, name: str, array: np.ndarray) -> None:

@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from minglow.commands import (
     run_sample,
 )
 from minglow.options import add_model, add_training, amount, natural, positive
+from minglow.ranks import Agreed, launched
 from minglow.text import one_line
 from minglow.train import Interrupted
 from minglow.training import run_train
@@ -125,7 +127,19 @@ def add_data(sub: argparse.ArgumentParser, default: str | None = None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status."""
+    """Run one command; return the exit status.
+
+    Of the processes of an mpiexec the first one speaks for all.
+    """
+    if launched():
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), \
+                redirect_stderr(nowhere):
+            return run(argv)
+    return run(argv)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command, with whatever can go wrong told in one line; return the exit status."""
     args = parser().parse_args(argv)
     try:
         if args.backend:
@@ -137,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
         return 128 + 13
-    except (ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
+    except (Agreed, ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
         print(f"minglow {args.command}: error: {one_line(error)}", file=sys.stderr)
         return 1
     except Interrupted as interruption:

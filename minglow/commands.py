@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
 
 import minglow
-from minglow import data, runs
+from minglow import data, kernels, runs
 from minglow.dequantizers import Dequantizer
+from minglow.device import beside, to_device, to_host
 from minglow.diagnosis import Invertibility, invertibility
 from minglow.flow import Flow
 from minglow.recipes import BELONGS
-from minglow.saved import WEIGHTS, beside, load_dequantizer, load_flow
+from minglow.saved import WEIGHTS, in_run_of, load_dequantizer, load_flow
 from minglow.text import one_line
 from minglow.train import evaluate, labels_for
 from minglow.weights import export_safetensors
 
+T = TypeVar("T", Flow, Dequantizer)
 PACKAGED = {"digits": data.digits, "mnist5k": data.mnist5k, "photos": data.photo_patches}
 
 
@@ -58,19 +60,25 @@ def data_for(recipe: dict[str, Any], args: argparse.Namespace | None = None) -> 
     return images
 
 
+def placed(module: T) -> T:
+    """A flow or a dequantizer where the backend that was asked for computes."""
+    return to_device(module) if kernels.current() == "cupy" else module
+
+
 def run_evaluate(args: argparse.Namespace) -> None:
     """Print held-out bits per dimension and the round-trip error."""
     flow, recipe = load_flow(args.checkpoint)
     images = data_for(recipe, args)
-    report_quality(flow, images, load_dequantizer(args.checkpoint, recipe))
+    report_quality(placed(flow), images, placed(load_dequantizer(args.checkpoint, recipe)))
 
 
 def run_sample(args: argparse.Namespace) -> None:
     """Draw samples as a picture, or as an array."""
     flow, recipe = load_flow(args.checkpoint)
-    levels, label = recipe["grey_levels"], args.label
+    flow, levels, label = placed(flow), recipe["grey_levels"], args.label
     of = "" if label is None else f"-label{label}"
-    out = args.out or beside(args.checkpoint, f"samples{of}-T{args.temperature:g}-seed{args.seed}.png")
+    name = f"samples{of}-T{args.temperature:g}-seed{args.seed}.png"
+    out = args.out or in_run_of(args.checkpoint, name)
     if out.suffix == ".npy":
         np.save(out, runs.sample_images(flow, args.number, args.temperature, args.seed, levels, label))
     else:
@@ -85,8 +93,8 @@ def run_interpolate(args: argparse.Namespace) -> None:
     images = data_for(recipe, args)
     order = np.random.default_rng(args.seed).permutation(len(images.held_out))
     held_out = images.held_out[order]
-    figure = runs.interpolation_strip(flow, held_out, images.levels, args.pairs, args.frames)
-    out = args.out or beside(args.checkpoint, f"interpolation-seed{args.seed}.png")
+    figure = runs.interpolation_strip(placed(flow), held_out, images.levels, args.pairs, args.frames)
+    out = args.out or in_run_of(args.checkpoint, f"interpolation-seed{args.seed}.png")
     say(interpolation=save(figure, out))
 
 
@@ -105,7 +113,7 @@ def run_export(args: argparse.Namespace) -> None:
     Every command that takes a checkpoint takes such a file, too.
     """
     flow, recipe = load_flow(args.checkpoint)
-    out = args.out or beside(args.checkpoint, f"model{WEIGHTS}")
+    out = args.out or in_run_of(args.checkpoint, f"model{WEIGHTS}")
     out = out if out.suffix else out.with_suffix(WEIGHTS)
     if out.suffix != WEIGHTS:
         raise ValueError(f"expected a file that ends in {WEIGHTS}, got {out}")
@@ -127,10 +135,11 @@ def report_quality(flow: Flow, images: data.Images, dequantizer: Dequantizer) ->
     bits = evaluate(flow, images.held_out, images.levels, draws=8, labels=labels,
                     dequantizer=dequantizer)
     x = minglow.dequantize(images.held_out[:256], images.levels, np.random.default_rng(0), flow.dtype)
+    x = beside(x, flow.flat.value)
     say(held_out_bits_per_dim=f"{bits:.3f}", uniform_model=f"{np.log2(images.levels):.3f}",
         round_trip_error=f"{flow.reconstruction_error(x):.1e}")
     if labels is not None:
-        likeliest = flow.class_log_prob(x).argmax(axis=1)
+        likeliest = to_host(flow.class_log_prob(x).argmax(axis=1))
         say(accuracy_by_bayes=f"{np.mean(likeliest == labels[:256]):.3f}")
 
 

@@ -1,7 +1,10 @@
 """Ways to turn integer images into real numbers, each with the density that it draws from. Floor 2.
 
-    x, log_q, cache = dequantizer.draw(images, rng, dtype)
+    x, log_q, cache = dequantizer.draw(images, rng, dtype, part)
     dequantizer.backward(dx, dlog_q, cache)      # adds to grads, where there are any
+
+part, a slice, says of which images alone x and log_q are wanted; random numbers are drawn for all of
+them, so that processes which share a batch see the noise that one alone would see.
 
 x = (image + u) / levels - 1/2 with u in [0, 1)^D and log_q = log q(u | image), (B,), in nats. By
 Jensen's inequality E_q [log p(x) - log q(u | image)] - D log(levels) is a lower bound of the image's
@@ -21,6 +24,7 @@ from minglow.arrays import join, split
 from minglow.bijection import Bijection, Module
 from minglow.bits import dequantize
 from minglow.chain import Chain
+from minglow.device import beside, on_host
 from minglow.distributions import Labels, Rng, StandardLogistic, StandardNormal
 from minglow.flow import Flow
 from minglow.layers import AffineCoupling, Permutation, Squeeze, tanh_scale
@@ -28,6 +32,7 @@ from minglow.nets import conv_net
 from minglow.params import FlatParams
 from minglow.top_prior import log_softmax
 
+ALL = slice(None)
 # A normal of this standard deviation, through a sigmoid, is nearly uniform.
 NEARLY_UNIFORM = 1.7
 
@@ -41,9 +46,10 @@ class UniformDequantizer(Module):
         self.flat = FlatParams(self)  # empty: nothing is learned
 
     def draw(self, images: np.ndarray, rng: Rng = None, dtype: type = np.float32,
-             ) -> tuple[np.ndarray, np.ndarray, Any]:
+             part: slice = ALL) -> tuple[np.ndarray, np.ndarray, Any]:
         """x of images' shape, log_q (B,), and no cache. Raises ValueError as dequantize does."""
-        return dequantize(images, self.levels, rng, dtype), np.zeros(len(images), dtype), None
+        x = dequantize(images, self.levels, rng, dtype)[part]
+        return x, np.zeros(len(x), dtype), None
 
     def backward(self, dx: np.ndarray, dlog_q: np.ndarray, cache: Any) -> None:
         """Nothing is learned."""
@@ -57,11 +63,11 @@ class NoDequantizer(UniformDequantizer):
     """
 
     def draw(self, images: np.ndarray, rng: Rng = None, dtype: type = np.float32,
-             ) -> tuple[np.ndarray, np.ndarray, Any]:
+             part: slice = ALL) -> tuple[np.ndarray, np.ndarray, Any]:
         """x of images' shape, log_q = 0, and no cache."""
         dequantize(images, self.levels, rng, dtype)  # refuses what it refuses
-        x = (images.astype(dtype) + dtype(0.5)) / dtype(self.levels) - dtype(0.5)
-        return x, np.zeros(len(images), dtype), None
+        x = (images[part].astype(dtype) + dtype(0.5)) / dtype(self.levels) - dtype(0.5)
+        return x, np.zeros(len(x), dtype), None
 
 
 class VariationalDequantizer(Module):
@@ -108,7 +114,7 @@ class VariationalDequantizer(Module):
         self.flat = FlatParams(self)
 
     def draw(self, images: np.ndarray, rng: Rng = None, dtype: type = np.float32,
-             ) -> tuple[np.ndarray, np.ndarray, Any]:
+             part: slice = ALL) -> tuple[np.ndarray, np.ndarray, Any]:
         """x of images' shape, log_q (B,), and the cache for backward."""
         channels = self.image_channels // 4
         if arguments.array("images", images).shape[-1:] != (channels,):
@@ -116,16 +122,18 @@ class VariationalDequantizer(Module):
         rng = np.random.default_rng(rng)
         centred, _, _ = NoDequantizer(self.levels).draw(images, rng, dtype)
         image = self.squeeze.forward(centred)[0]
-        e = rng.standard_normal(image.shape, dtype)
+        e = rng.standard_normal(image.shape, dtype)[part]
+        home, images = self.flat.value, images[part]
+        image, e = beside(image[part], home), beside(e, home)
         y, log_det, cache = self.bijection.forward(join(image, e))
         v = self.squeeze.inverse(split(y, self.image_channels)[1])[0] * dtype(NEARLY_UNIFORM)
         u = 1 / (1 + np.exp(-v))
         log_slope = StandardLogistic(v.shape[1:]).log_prob(v)  # log u (1 - u), summed
         log_q = StandardNormal(e.shape[1:]).log_prob(e) - log_det - log_slope
         log_q -= dtype(u[0].size * log(NEARLY_UNIFORM))
-        if not np.isfinite(log_q).all():
+        if on_host(log_q) and not np.isfinite(log_q).all():
             raise FloatingPointError(f"{self} has diverged: its noise or its density is NaN or inf")
-        x = (images.astype(dtype) + u) / dtype(self.levels) - dtype(0.5)
+        x = (beside(images.astype(dtype), home) + u) / dtype(self.levels) - dtype(0.5)
         return x, log_q, (u, cache)
 
     def backward(self, dx: np.ndarray, dlog_q: np.ndarray, cache: Any) -> None:
@@ -140,18 +148,27 @@ class VariationalDequantizer(Module):
 Dequantizer = UniformDequantizer | VariationalDequantizer
 
 
+def draw_for(flow: Flow, images: np.ndarray, dequantizer: Dequantizer, rng: Rng, part: slice = ALL,
+             ) -> tuple[np.ndarray, np.ndarray, Any]:
+    """What `draw` gives, x and log_q where the flow's parameters are: on the host, or on a device."""
+    x, log_q, cache = dequantizer.draw(images, rng, flow.dtype, part)
+    return beside(x, flow.flat.value), beside(log_q, flow.flat.value), cache
+
+
 def log_bound(flow: Flow, images: np.ndarray, dequantizer: Dequantizer, rng: Rng = None,
-              samples: int = 1, labels: Labels = None) -> np.ndarray:
+              samples: int = 1, labels: Labels = None, part: slice = ALL) -> np.ndarray:
     """A lower bound of each image's log-probability, in nats, plus D log(levels): (B,).
 
         log 1/n sum_i p(x_i) / q(u_i | image)
 
     with n = `samples` draws: the usual bound for n = 1, and the tighter the more there are (Burda et
-    al. 2016, theorem 1). bits_per_dim turns it into bits, as it does log_prob.
+    al. 2016, theorem 1). bits_per_dim turns it into bits, as it does log_prob. part: of these images
+    alone.
     """
     arguments.count("samples", samples)
     rng = np.random.default_rng(rng)
-    draws = (dequantizer.draw(images, rng, flow.dtype)[:2] for _ in range(samples))
+    draws = (draw_for(flow, images, dequantizer, rng, part)[:2] for _ in range(samples))
+    labels = None if labels is None else labels[part]
     ratios = np.stack([flow.log_prob(x, labels) - log_q for x, log_q in draws], axis=1)
     ratios = ratios.astype(np.float64)
     return ratios[:, 0] - log_softmax(ratios)[:, 0] - log(samples)

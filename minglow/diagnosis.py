@@ -10,6 +10,7 @@ import numpy as np
 from minglow.arrays import halves, join
 from minglow.bijection import Bijection, SingularWeightError
 from minglow.chain import Chain
+from minglow.device import all_finite, to_host
 from minglow.flow import Flow
 from minglow.layers import AffineCoupling, Checkerboard, InvConv1x1, InvConv1x1LU, Level
 from minglow.layers.checkerboard import from_fields, to_fields
@@ -49,11 +50,11 @@ def invertibility(flow: Flow, x: np.ndarray) -> Invertibility:
     x = x.astype(flow.dtype, copy=False)
     for layer, at, _, _ in trace(flow.bijection, x):
         if isinstance(layer, (InvConv1x1, InvConv1x1LU)):
-            found = float(np.linalg.cond(weight_of(layer)))
+            found = float(np.linalg.cond(to_host(weight_of(layer))))
             if not found <= condition:
                 condition, weight = found, str(layer)
         elif isinstance(layer, AffineCoupling):
-            found = float(layer.scales(at).min())
+            found = float(to_host(layer.scales(at).min()))
             if not found >= scale:
                 scale, coupling = found, str(layer)
     return Invertibility(condition, weight, scale, coupling, flow.reconstruction_error(x),
@@ -71,18 +72,18 @@ def weight_of(layer: InvConv1x1 | InvConv1x1LU) -> np.ndarray:
 def first_fault(flow: Flow, x: np.ndarray | None) -> str:
     """The first parameter, output or gradient of a flow that is NaN or inf at x, in words."""
     for name in flow.flat.where:
-        if not np.isfinite(flow.flat.view(flow.flat.value, name)).all():
+        if not all_finite(flow.flat.view(flow.flat.value, name)):
             return f"the parameter {name} is NaN or inf"
-    if x is None or not np.isfinite(x).all():
+    if x is None or not all_finite(x):
         return "x is NaN or inf: the dequantizer has diverged"
     try:
         for layer, _, y, log_det in trace(flow.bijection, x):
-            if not (np.isfinite(y).all() and np.isfinite(log_det).all()):
+            if not (all_finite(y) and all_finite(log_det)):
                 return f"{layer} is the first layer whose output is NaN or inf"
     except SingularWeightError as error:
         return str(error)
     for name in reversed(flow.flat.where):  # backward begins with the last layer
-        if not np.isfinite(flow.flat.view(flow.flat.grad, name)).all():
+        if not all_finite(flow.flat.view(flow.flat.grad, name)):
             return f"the gradient of {name} is the first that is NaN or inf"
     return "no layer's output is NaN or inf by itself, but their sum is"
 

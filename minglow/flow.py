@@ -10,10 +10,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from minglow import arguments
-from minglow.arrays import check_input
+from minglow import arguments, kernels
+from minglow.arrays import check_input, check_side
 from minglow.bijection import Bijection, Module
 from minglow.blas import for_products_of
+from minglow.device import all_finite, beside, on_host, to_host
 from minglow.distributions import Labels, Rng, StandardLogistic, StandardNormal
 from minglow.memory import give_back_freed_memory
 from minglow.params import FlatParams
@@ -21,6 +22,7 @@ from minglow.top_prior import TopPrior
 
 Base = StandardNormal | StandardLogistic | TopPrior
 T = TypeVar("T", float, np.ndarray)
+ON_DEVICE = "cupy", "numpy"  # the backends whose kernels a device's arrays answer
 
 
 class Flow(Module):
@@ -36,6 +38,10 @@ class Flow(Module):
     Every method raises ValueError for input that is empty, not of floats, or not finite in the
     flow's dtype, and for labels that its base does not have; FloatingPointError where finite input
     leads to a result that is not.
+
+    A flow that was moved to a device (`minglow.to_device`) takes and gives arrays there, under the
+    backend "cupy"; `nll_and_grad` then looks at no number, so that nothing is waited for: a NaN that
+    goes in, or comes about, is in its result.
     """
 
     def __init__(self, bijection: Bijection, base: Base) -> None:
@@ -82,27 +88,29 @@ class Flow(Module):
             each = np.full(n, labels) if np.ndim(labels) == 0 else np.asarray(labels)
             labels = self._checked_labels(each, n)
         z = self.base.sample(n, np.random.default_rng(rng), self.dtype, temperature, labels)
+        z = beside(z, self.flat.value)
         with for_products_of(z.size * self.largest):
             x = self.bijection.inverse_only(z)
-        if not np.isfinite(x).all():
+        if not all_finite(x):
             raise FloatingPointError(f"samples at temperature {temperature:g} are NaN or inf")
         return x
 
     def nll_and_grad(self, x: np.ndarray, labels: Labels = None, classification: float = 0.0,
-                     ) -> tuple[float, np.ndarray]:
+                     ) -> tuple[float | np.ndarray, np.ndarray]:
         """Mean negative log-likelihood of a batch in nats, and its derivative by x.
 
             loss = -1/B sum_b [log p_base(z_b) + log_det_b]
 
         so that dloss/dlog p_base = dloss/dlog_det_b = -1/B. Adds the derivatives by the parameters
-        to every module's grads. `classification` adds so many times the mean cross entropy of the
+        to every module's grads. On a device the first is an array of no dimensions.
+        `classification` adds so many times the mean cross entropy of the
         base's classifier, in nats, to what is derived, not to what is returned.
         """
         x, labels = self._checked(x), self._checked_labels(labels, len(x))
         with for_products_of(x.size * self.largest):
             z, log_det, cache = self.bijection.forward(x)
-            nll = -float(np.mean(self.base.log_prob(z, labels) + log_det))
-            self._finite(nll, "nll")
+            nll = -np.mean(self.base.log_prob(z, labels) + log_det)
+            nll = self._finite(float(nll), "nll") if on_host(nll) else nll
             share = np.full_like(log_det, -1 / len(x))
             dz = self.base.backward(share, z, labels)
             if classification:
@@ -129,20 +137,24 @@ class Flow(Module):
         """max |x - inverse(forward(x))| over the batch: how invertible the flow is in its dtype."""
         x = self._checked(x)
         back = self.bijection.inverse_only(self.bijection.forward_only(x)[0])
-        return self._finite(float(np.max(np.abs(back - x))), "reconstruction_error")
+        return self._finite(float(to_host(np.max(np.abs(back - x)))), "reconstruction_error")
 
     def _checked(self, x: np.ndarray) -> np.ndarray:
         check_input(self, x)
+        check_side(self, x, self.flat.value)
+        if not on_host(x) and kernels.current() not in ON_DEVICE:
+            raise ValueError(f"expected minglow.use('cupy') for a flow on a device, "
+                             f"got the backend {kernels.current()}")
         with np.errstate(over="ignore"):  # a float64 that is too large for float32 becomes inf
             x = x.astype(self.dtype, copy=False)
-        if not np.isfinite(x).all():
+        if on_host(x) and not np.isfinite(x).all():
             raise ValueError(f"{self} expected finite {np.dtype(self.dtype)}, got NaN or inf")
         return x
 
     def _checked_labels(self, labels: Labels, samples: int) -> Labels:
         if labels is None:
             return None
-        labels, classes = np.asarray(labels), self.base.classes
+        labels, classes = np.asarray(to_host(labels)), self.base.classes
         if not classes:
             raise ValueError(f"{self} expected no labels: its base has no classes")
         if labels.shape != (samples,) or labels.dtype.kind not in "iu":
@@ -154,6 +166,6 @@ class Flow(Module):
         return labels
 
     def _finite(self, result: T, name: str) -> T:
-        if not np.isfinite(result).all():
+        if not all_finite(result):
             raise FloatingPointError(f"{name} of a finite input is NaN or inf: {self} has diverged")
         return result

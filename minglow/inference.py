@@ -11,6 +11,7 @@ import numpy as np
 from minglow import arguments
 from minglow.bits import bits_per_dim, dequantize
 from minglow.chain import Chain
+from minglow.device import beside, to_host
 from minglow.distributions import Labels, Rng
 from minglow.flow import Flow
 from minglow.layers import Flatten, Level
@@ -48,6 +49,7 @@ def resample(flow: Flow, x: np.ndarray, levels: Iterable[str], rng: Rng = None,
         raise ValueError(f"expected levels to be a list of names, got {levels!r}")
     z = flow.latents(x).copy()  # of a bijection that moves no number they are a view of x
     drawn = flow.base.sample(len(z), np.random.default_rng(rng), flow.dtype, temperature, labels)
+    drawn = beside(drawn, z)
     mine, fresh = latent_views(flow, z), latent_views(flow, drawn)
     for level in levels:
         if level not in mine:
@@ -65,7 +67,7 @@ def interpolate(flow: Flow, start: np.ndarray, end: np.ndarray, frames: int = 9)
         raise ValueError(f"expected images of one shape, got {start.shape} and {end.shape}")
     arguments.count("frames", frames, 2)
     a, b = flow.latents(start), flow.latents(end)
-    share = np.linspace(0, 1, frames, dtype=flow.dtype)[:, None]
+    share = beside(np.linspace(0, 1, frames, dtype=flow.dtype)[:, None], a)
     z = a[:, None] + share * (b - a)[:, None]
     return flow.from_latents(z.reshape(-1, z.shape[2])).reshape(len(a), frames, *start.shape[1:])
 
@@ -105,7 +107,8 @@ def strangeness(flow: Flow, images: np.ndarray, levels: int, usual: np.ndarray,
     arguments.count("levels", levels, 2)
 
     def bits(images: np.ndarray) -> np.ndarray:
-        return bits_per_dim(flow.log_prob(dequantize(images, levels, rng, flow.dtype)), dims, levels)
+        x = beside(dequantize(images, levels, rng, flow.dtype), flow.flat.value)
+        return bits_per_dim(to_host(flow.log_prob(x)), dims, levels)
 
     mine = bits(images)
     stored = images.astype(np.min_scalar_type(levels - 1))  # as few bytes as hold its levels

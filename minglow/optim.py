@@ -8,7 +8,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from minglow import kernels
+from minglow.device import on_host
 from minglow.params import FlatParams
+
+TINY = 1e-200  # a norm of 0 divides nothing
 
 
 class Adam:
@@ -66,16 +69,16 @@ class PublishedAdamax(Adamax):
         super().step(rate * (1 - self.beta2 ** (self.steps + 1)) ** 0.5)
 
 
-def clip_norm(grad: np.ndarray, largest: float) -> float:
+def clip_norm(grad: np.ndarray, largest: float) -> np.floating | np.ndarray:
     """Shrink the gradient (P,) in place to norm `largest` if it is longer; return its norm before.
 
-    Raises FloatingPointError for a gradient that is not finite.
+    Raises FloatingPointError for a gradient that is not finite; on a device the norm, an array of no
+    dimensions, says so to whoever waits for it.
     """
-    norm = float(np.sqrt(np.einsum("i,i", grad, grad, dtype=np.float64)))
-    if not np.isfinite(norm):
+    norm = np.sqrt(np.einsum("i,i", grad, grad, dtype=np.float64))
+    if on_host(norm) and not np.isfinite(norm):
         raise FloatingPointError("the gradient is NaN or inf: training has diverged")
-    if norm > largest:
-        grad *= grad.dtype.type(largest / norm)
+    grad *= np.minimum(largest / np.maximum(norm, TINY), 1).astype(grad.dtype)
     return norm
 
 

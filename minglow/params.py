@@ -17,6 +17,7 @@ class FlatParams:
     grad   (P,) every gradient, in the same order
     where  path of a parameter -> (slice of the vector, shape of the array)
 
+    The vectors are where the parameters are: on the host, or on a device.
     Build it once for a module: a second one would move the parameters out of the first.
     Raises ValueError where parameters have different dtypes, or where a module occurs twice.
     """
@@ -38,8 +39,8 @@ class FlatParams:
             array = owner.params[name]
             self.where[path] = slice(start, start + array.size), array.shape
             start += array.size
-        self.value = np.empty(start, dtypes.pop() if dtypes else np.float32)
-        self.grad = np.zeros_like(self.value)
+        some = next((owner.params[name] for _, owner, name in owners), np.empty(0, np.float32))
+        self.value, self.grad = np.empty_like(some, shape=start), np.zeros_like(some, shape=start)
         for path, owner, name in owners:
             self.view(self.value, path)[...] = owner.params[name]
             self.view(self.grad, path)[...] = owner.grads[name]

@@ -13,6 +13,7 @@ from minglow import checkpoint, plots
 from minglow.bits import dequantize, quantize
 from minglow.data import Images
 from minglow.dequantizers import Dequantizer
+from minglow.device import beside, to_host
 from minglow.diagnosis import invertibility
 from minglow.flow import Flow
 from minglow.inference import interpolate
@@ -55,7 +56,7 @@ class Keeper:
                  recorder: Recorder, some: np.ndarray) -> None:
         self.folder, self.flow, self.dequantizer = folder, flow, dequantizer
         self.recipe, self.recorder = recipe, recorder
-        self.x = dequantize(some, dequantizer.levels, 0, flow.dtype)
+        self.x = beside(dequantize(some, dequantizer.levels, 0, flow.dtype), flow.flat.value)
         check_room(folder, COPIES * (flow.flat.value.nbytes + dequantizer.flat.value.nbytes))
 
     def __call__(self, state: State, best: bool) -> None:
@@ -99,7 +100,7 @@ def sample_images(flow: Flow, n: int, temperature: float, seed: int, levels: int
     _check_count(n)
     classes = flow.base.classes
     labels = label if label is not None or not classes else np.arange(n) % classes
-    return quantize(flow.sample(n, seed, temperature, labels), levels)
+    return quantize(to_host(flow.sample(n, seed, temperature, labels)), levels)
 
 
 def sample_sheet(flow: Flow, n: int, temperature: float, seed: int, levels: int,
@@ -127,8 +128,8 @@ def interpolation_strip(flow: Flow, images: np.ndarray, levels: int, pairs: int 
     """
     _check_count(pairs * frames)
     ends = images[np.arange(2 * pairs) % len(images)]
-    x = dequantize(ends, levels, np.random.default_rng(0), flow.dtype)
-    between = interpolate(flow, x[::2], x[1::2], frames)
+    x = beside(dequantize(ends, levels, np.random.default_rng(0), flow.dtype), flow.flat.value)
+    between = to_host(interpolate(flow, x[::2], x[1::2], frames))
     frames_out = quantize(between.reshape(-1, *x.shape[1:]), levels)
     return plots.image_sheet(frames_out, frames, levels, "held-out images, and the latents between them")
 

@@ -38,7 +38,7 @@ def load_dequantizer(path: str | Path, recipe: dict[str, Any]) -> Dequantizer:
     value = dequantizer.flat.value
     if value.size:
         path = Path(path)
-        model = path if path.suffix == ".npz" else beside(path, runs.CHECKPOINT)
+        model = path if path.suffix == ".npz" else in_run_of(path, runs.CHECKPOINT)
         if not model.is_file():
             raise checkpoint.CheckpointError(f"{path}: expected its run's {model.name} beside it, which "
                                              "holds the dequantizer that it learned with, got none")
@@ -73,6 +73,6 @@ def follow(path: Path, recipe: dict[str, Any]) -> Flow:
         raise checkpoint.CheckpointError(f"{path}: its recipe cannot be followed: {error}") from None
 
 
-def beside(path: Path, name: str) -> Path:
+def in_run_of(path: Path, name: str) -> Path:
     """A file of this name in the run's folder."""
     return (path if path.is_dir() else path.parent) / name

@@ -10,6 +10,7 @@ import numpy as np
 
 from minglow.checkpoint import Checkpoint, CheckpointError
 from minglow.dequantizers import Dequantizer
+from minglow.device import all_finite, beside
 from minglow.flow import Flow
 from minglow.optim import Adam, PolyakAverage
 from minglow.params import FlatParams
@@ -45,6 +46,11 @@ class State:
             name: Learner(part.flat, optimizer, decay)
             for name, part in (("flow", flow), ("dequantizer", dequantizer)) if part.flat.value.size
         }
+
+    def forget_gradients(self) -> None:
+        """All gradients to 0: a step adds to them."""
+        for learner in self.learners.values():
+            learner.flat.grad[...] = 0
 
     def start_averages(self) -> None:
         """The averages begin at the parameters as they are now."""
@@ -92,13 +98,13 @@ class State:
         for name, learner in self.learners.items():
             learner.optimizer.steps = learner.average.steps = step
             for key, target in learner.arrays().items():
-                target[...] = saved.arrays[f"{name}.{key}"]
+                target[...] = beside(saved.arrays[f"{name}.{key}"], target)
 
     def check_finite(self) -> None:
         """Raise FloatingPointError if a parameter or an average is NaN or inf: none such is kept."""
         for learner in self.learners.values():
             vectors = learner.flat.value, learner.average.average
-            if not all(np.isfinite(vector).all() for vector in vectors):
+            if not all(map(all_finite, vectors)):
                 raise FloatingPointError("the parameters are NaN or inf")
 
     @contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 
 from minglow import arguments
 from minglow.bijection import Module
+from minglow.device import beside
 from minglow.distributions import Labels, Rng
 
 
@@ -62,10 +63,10 @@ class TopPrior(Module):
         """log p(z_b | label_b), (B,), in nats; of the mixture of all classes without labels."""
         by_class = self.class_log_prob(z)
         if labels is not None and self.classes:
-            return by_class[np.arange(len(z)), labels]
+            return _of_each(by_class, labels)
         # log p_k - log(p_k / sum p) = log sum p, whichever k; the likeliest is rounded least
-        k = np.arange(len(z)), by_class.argmax(axis=1)
-        return by_class[k] - log_softmax(by_class)[k] - log(by_class.shape[1])
+        k = by_class.argmax(axis=1)
+        return _of_each(by_class, k) - _of_each(log_softmax(by_class), k) - log(by_class.shape[1])
 
     def backward(self, dlog_prob: np.ndarray, z: np.ndarray, labels: Labels = None) -> np.ndarray:
         """Pull a loss's derivative by log_prob, (B,), back to z, adding to `grads`."""
@@ -90,9 +91,11 @@ class TopPrior(Module):
         rng = np.random.default_rng(rng)
         if labels is None or not self.classes:
             labels = rng.integers(len(self.params["mean"]), size=n)
-        z = dtype(temperature) * rng.standard_normal((n, *self.shape), dtype)
+        mean, std = self.params["mean"], np.exp(self.params["log_std"])
+        z = beside(dtype(temperature) * rng.standard_normal((n, *self.shape), dtype), mean)
         others, top = self._parts(z)
-        top = top * np.exp(self.params["log_std"])[labels, None] + self.params["mean"][labels, None]
+        labels = beside(labels, mean)
+        top = top * std[labels, None] + mean[labels, None]
         return np.concatenate([others, top.reshape(n, -1)], axis=1)
 
     def logits(self, z: np.ndarray) -> np.ndarray:
@@ -101,7 +104,7 @@ class TopPrior(Module):
 
     def cross_entropy(self, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """-log of the label's probability by the classifier, (B,), in nats."""
-        return -log_softmax(self.logits(z))[np.arange(len(z)), labels]
+        return -_of_each(log_softmax(self.logits(z)), labels)
 
     def cross_entropy_backward(self, dentropy: np.ndarray, z: np.ndarray, labels: np.ndarray,
                                ) -> np.ndarray:
@@ -136,6 +139,10 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def one_hot(labels: np.ndarray, like: np.ndarray) -> np.ndarray:
     """1 at each row's label and 0 elsewhere, (B, K), of like's shape and dtype."""
-    result = np.zeros_like(like)
-    result[np.arange(len(labels)), labels] = 1
-    return result
+    classes = np.arange(like.shape[1], like=like)
+    return (beside(labels, like)[:, None] == classes).astype(like.dtype)
+
+
+def _of_each(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The value at each row's label, (B,)."""
+    return np.take_along_axis(values, beside(labels, values)[:, None], axis=1)[:, 0]

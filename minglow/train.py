@@ -14,11 +14,13 @@ from minglow.checkpoint import Checkpoint
 from minglow.data import Images
 from minglow.data.augment import random_flips, random_shifts
 from minglow.data.images import check_images
-from minglow.dequantizers import Dequantizer, UniformDequantizer, log_bound
+from minglow.dequantizers import Dequantizer, draw_for
+from minglow.device import to_host
 from minglow.diagnosis import first_fault
-from minglow.distributions import Labels
+from minglow.evaluation import dequantizer_for, evaluate, labels_for
 from minglow.flow import Flow
 from minglow.optim import Adam, clip_norm, warm_up_cosine
+from minglow.ranks import ALONE, Ranks
 from minglow.state import State
 
 
@@ -38,7 +40,7 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
           evaluate_every: int = 100, resume: Checkpoint | None = None,
           report: Callable[[Progress], None] = lambda progress: None,
           keep: Callable[[State, bool], None] = lambda state, best: None,
-          stop: Callable[[], int] = lambda: 0) -> None:
+          stop: Callable[[], int] = lambda: 0, ranks: Ranks = ALONE) -> None:
     """Maximise the likelihood of `images.train`; leave the averaged parameters in `flow`.
 
     steps    optimiser steps          batch    images in each
@@ -57,23 +59,16 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
     resume   a checkpoint to go on from, of the same flow, images and arguments
     keep     called with the State after every evaluation, and whether it was the best so far
     stop     asked after every step: the number of a signal that wants training to end, or 0
+    ranks    the processes that share each batch: equal parts of its `batch` images; by default this one
 
     A flow with classes is trained on the images' labels. The same arguments, flow and machine give
     the same result, interrupted in between or not. Raises ValueError for images or labels that the
     flow or `images.levels` doesn't fit, Diverged at the first NaN or inf, CheckpointError for another
     flow's checkpoint, Interrupted after a stop, once `keep` has had the State.
     """
-    arguments.instance("flow", flow, Flow)
     check_images(images)
-    for what, number in (("steps", steps), ("batch", batch), ("evaluate_every", evaluate_every)):
-        arguments.count(what, number)
-    arguments.count("warm_up", warm_up, 0)
-    arguments.amount("shift", shift)
-    arguments.amount("classification", classification)
-    arguments.amount("decay", decay, below=1.0)
-    clips = clip == np.inf or arguments.amount("clip", clip) > 0
-    if not (arguments.amount("rate", rate) > 0 and clips):
-        raise ValueError(f"expected rate and clip above 0, got {rate} and {clip}")
+    check_arguments(flow, ranks, steps=steps, batch=batch, evaluate_every=evaluate_every, rate=rate,
+                    warm_up=warm_up, clip=clip, decay=decay, shift=shift, classification=classification)
     dequantizer = dequantizer_for(images.levels, dequantizer)
     labels = labels_for(flow, images.train_labels, len(images.train))
     held_out_labels = labels_for(flow, images.held_out_labels, len(images.held_out))
@@ -82,30 +77,28 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
         state.restore(resume, len(images.train))
     else:
         start(state, flow, dequantizer, images.train, batch)
-    x = None
+    x, mine = None, ranks.share(batch)
     for step in range(state.step + 1, steps + 1):
         try:
             chosen = state.next_images(len(images.train), batch)
             pictures = random_shifts(images.train[chosen], shift, state.rng, whole)
             pictures = random_flips(pictures, state.rng) if flip else pictures
-            x, log_q, cache = dequantizer.draw(pictures, state.rng, flow.dtype)
-            for learner in state.learners.values():
-                learner.flat.grad[...] = 0
-            nll, dx = flow.nll_and_grad(x, None if labels is None else labels[chosen], classification)
-            dequantizer.backward(dx, np.full_like(log_q, 1 / batch), cache)
-            grad_norm = clip_norm(flow.flat.grad, clip)
-            clip_norm(dequantizer.flat.grad, clip)
-            for learner in state.learners.values():
-                learner.optimizer.step(rate * warm_up_cosine(step, steps, warm_up))
-                learner.average.update()
+            state.forget_gradients()
+            with ranks.together():
+                x, log_q, cache = draw_for(flow, pictures, dequantizer, state.rng, mine)
+                of_mine = None if labels is None else labels[chosen][mine]
+                nll, dx = flow.nll_and_grad(x, of_mine, classification)
+                dequantizer.backward(dx, np.full_like(log_q, 1 / len(x)), cache)
+            log_prob, grad_norm = make_step(state, ranks, -nll - log_q.mean().astype(np.float64),
+                                            clip, rate * warm_up_cosine(step, steps, warm_up))
             state.step, held_out_bits = step, None
             if step % evaluate_every == 0 or step == steps:
                 with state.averaged():
-                    held_out_bits = evaluate(flow, images.held_out, images.levels,
+                    held_out_bits = evaluate(flow, images.held_out, images.levels, ranks=ranks,
                                              dequantizer=dequantizer, labels=held_out_labels)
-            bits = float(bits_per_dim(-nll - float(log_q.mean()), x[0].size, images.levels))
+            bits = float(bits_per_dim(log_prob, x[0].size, images.levels))
             report(Progress(step, bits, grad_norm, held_out_bits))
-            signal = stop()
+            signal = ranks.largest(stop())
             if held_out_bits is not None or signal:
                 state.check_finite()
                 before, state.best = state.best, min(state.best, held_out_bits or state.best)
@@ -113,14 +106,35 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
             if signal:
                 raise Interrupted(signal, step)
         except (FloatingPointError, SingularWeightError) as error:
-            raise Diverged(step, first_fault(flow, x), error) from error
+            raise Diverged(step, ranks.from_culprit(first_fault(flow, x)), error) from error
     state.settle()
 
 
+def make_step(state: State, ranks: Ranks, log_prob: np.floating | np.ndarray, clip: float, rate: float,
+              ) -> tuple[float, float]:
+    """Move the learners by the gradient of all processes' images: the log-probability and the norm.
+
+    Raises FloatingPointError, and moves nothing, where either is NaN or inf.
+    """
+    norms = []
+    for learner in state.learners.values():
+        ranks.average(learner.flat.grad)
+        norms.append(clip_norm(learner.flat.grad, clip))
+    # The one look at a device in a step: until here nobody has waited for it.
+    figures = to_host(np.stack([log_prob, *norms]))
+    mean = ranks.total(float(figures[0])) / ranks.size
+    if not (np.isfinite(figures).all() and np.isfinite(mean)):
+        raise FloatingPointError("the likelihood or the gradient is NaN or inf")
+    for learner in state.learners.values():
+        learner.optimizer.step(rate)
+        learner.average.update()
+    return mean, float(figures[1:2].sum())  # the flow's: a dequantizer's comes after it
+
+
 def start(state: State, flow: Flow, dequantizer: Dequantizer, images: np.ndarray, batch: int) -> None:
-    """The data-dependent start, by one batch, at which the averages begin."""
+    """The data-dependent start, by one whole batch in every process, at which the averages begin."""
     first = images[state.next_images(len(images), batch)]
-    flow.initialize(dequantizer.draw(first, state.rng, flow.dtype)[0])
+    flow.initialize(draw_for(flow, first, dequantizer, state.rng)[0])
     state.start_averages()
 
 
@@ -140,41 +154,19 @@ class Interrupted(Exception):
         self.signal = signal
 
 
-def evaluate(flow: Flow, images: np.ndarray, levels: int, *, draws: int = 1, seed: int = 0,
-             batch: int = 64, labels: Labels = None, dequantizer: Dequantizer | None = None) -> float:
-    """Mean bits per dimension of integer images (N, h, w, C): an upper bound (see dequantize).
-
-    `draws` independent dequantizations are averaged; with the same seed they are the same. labels
-    (N,), of a flow that has classes: bits given the class.
-    """
-    if len(arguments.array("images", images)) == 0:
-        raise ValueError("expected images, got none")
-    arguments.count("draws", draws)
+def check_arguments(flow: Flow, ranks: Ranks, *, steps: int, batch: int, evaluate_every: int,
+                    rate: float, warm_up: int, clip: float, decay: float, shift: float,
+                    classification: float) -> None:
+    """Raise ValueError for an argument of `train` that is none."""
     arguments.instance("flow", flow, Flow)
-    rng = np.random.default_rng(seed)
-    dequantizer = dequantizer_for(levels, dequantizer)
-    parts = [slice(start, start + batch) for start in range(0, len(images), batch)]
-    bounds = [
-        log_bound(flow, images[part], dequantizer, rng, labels=None if labels is None else labels[part])
-        for _ in range(draws) for part in parts
-    ]
-    return float(bits_per_dim(np.concatenate(bounds).mean(dtype=np.float64), images[0].size, levels))
-
-
-def dequantizer_for(levels: int, dequantizer: Dequantizer | None) -> Dequantizer:
-    """The dequantizer, by default uniform. Raises ValueError for one of other levels."""
-    dequantizer = dequantizer or UniformDequantizer(levels)
-    if dequantizer.levels != levels:
-        raise ValueError(f"expected a dequantizer of {levels} levels, got one of {dequantizer.levels}")
-    return dequantizer
-
-
-def labels_for(flow: Flow, labels: Labels, count: int) -> Labels:
-    """The labels of `count` images if the flow has classes, else None. Raises ValueError."""
-    if not flow.base.classes:
-        return None
-    if labels is None:
-        raise ValueError(f"expected labelled images for a flow of {flow.base.classes} classes, got none")
-    if np.shape(labels) != (count,):
-        raise ValueError(f"expected a label for each of {count} images, got {np.shape(labels)}")
-    return labels
+    for what, number in (("steps", steps), ("batch", batch), ("evaluate_every", evaluate_every)):
+        arguments.count(what, number)
+    if batch % ranks.size:
+        raise ValueError(f"expected a batch that {ranks.size} processes can share evenly, got {batch}")
+    arguments.count("warm_up", warm_up, 0)
+    arguments.amount("shift", shift)
+    arguments.amount("classification", classification)
+    arguments.amount("decay", decay, below=1.0)
+    clips = clip == np.inf or arguments.amount("clip", clip) > 0
+    if not (arguments.amount("rate", rate) > 0 and clips):
+        raise ValueError(f"expected rate and clip above 0, got {rate} and {clip}")

@@ -3,59 +3,115 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from minglow import checkpoint, data, kernels, metrics, runs
+from minglow import blas, checkpoint, data, kernels, metrics, runs
 from minglow.archive import sweep
-from minglow.commands import data_for, load_data, reading, report_quality, say
+from minglow.commands import data_for, load_data, placed, reading, report_quality, say
+from minglow.dequantizers import Dequantizer
+from minglow.device import select
 from minglow.flow import Flow
+from minglow.ranks import ALONE, Agreed, Ranks, world
 from minglow.recipes import BELONGS, DEFAULTS, OPTIMIZERS, build, build_dequantizer, training
 from minglow.saved import load_dequantizer, load_flow, restored
 from minglow.signals import asked_to_stop
 from minglow.state import steps_done
-from minglow.train import Interrupted, train
+from minglow.text import one_line
+from minglow.train import Diverged, Interrupted, train
 
 
 def run_train(args: argparse.Namespace) -> None:
-    """Train a flow and write runs/<name>/, or go on with a run that was interrupted."""
+    """Train a flow and write runs/<name>/, or go on with a run that was interrupted.
+
+    `mpiexec -n N minglow train` shares each batch among N processes, of which the first one writes.
+    """
+    ranks = world()
+    try:
+        share_machine(args, ranks)
+        run = ranks.agree(lambda: prepared(args))
+        folder = ranks.first(lambda: args.resume or runs.new_folder(args.runs, args.name,
+                                                                    Path(args.data).stem))
+        if ranks.rank:
+            learn(run, ranks)
+        else:
+            lead(folder, run, ranks)
+    except (Agreed, Diverged, Interrupted):
+        raise  # in every process, and said by the first
+    except BaseException as error:
+        if ranks.size > 1:
+            print(f"minglow train: error in process {ranks.rank} of {ranks.size}: "
+                  f"{one_line(error) or type(error).__name__}", file=sys.__stderr__, flush=True)
+            ranks.abort()
+        raise
+
+
+class Run(NamedTuple):
+    """All that a run starts from, or goes on from."""
+
+    flow: Flow
+    dequantizer: Dequantizer
+    images: data.Images
+    recipe: dict[str, Any]
+    last: checkpoint.Checkpoint | None
+
+
+def prepared(args: argparse.Namespace) -> Run:
+    """What the command line asks for, checked: a model that can't be has no folder."""
     if args.resume:
         others = sorted(said(args) - {"resume", "backend", "threads", "data"})
         if others:
             raise ValueError(f"expected no other option of training beside --resume, got {others[0]}: "
                              "the run keeps those that it began with")
         last = checkpoint.read(args.resume / runs.LAST)
-        flow = restored(last)
-        images = data_for(last.recipe, args if "data" in said(args) else None)
-        learn(args.resume, flow, last.recipe, images, last)
-        return
-    check_options(args)
-    images = load_data(args.data, **reading(args))
-    recipe = recipe_of(args, images)
-    flow = build(recipe)  # a model that can't be has no folder
-    learn(runs.new_folder(args.runs, args.name, Path(args.data).stem), flow, recipe, images)
+        recipe, flow = last.recipe, restored(last)
+        images = data_for(recipe, args if "data" in said(args) else None)
+    else:
+        last = None
+        check_options(args)
+        images = load_data(args.data, **reading(args))
+        recipe = recipe_of(args, images)
+        flow = build(recipe)
+    return Run(placed(flow), placed(build_dequantizer(recipe)), images, recipe, last)
 
 
-def learn(folder: Path, flow: Flow, recipe: dict[str, Any], images: data.Images,
-          last: checkpoint.Checkpoint | None = None) -> None:
+def share_machine(args: argparse.Namespace, ranks: Ranks) -> None:
+    """Give each process its part of its machine's cores, and one of its GPUs."""
+    number, count = ranks.neighbours()
+    if count > 1 and not args.threads and not any(map(os.environ.get, blas.VARIABLES)):
+        blas.threads(max(1, blas.cores() // count))
+    if ranks.size > 1 and kernels.current() == "cupy":
+        select(number)
+
+
+def learn(run: Run, ranks: Ranks = ALONE, **options: Any) -> None:
     """Train from the start, or from where the last checkpoint was written, to the end."""
-    dequantizer, options = build_dequantizer(recipe), training(recipe)
+    said = training(run.recipe)
+    optimizer = OPTIMIZERS[said.pop("optimizer")]
+    with asked_to_stop() as stop:
+        train(run.flow, run.images, dequantizer=run.dequantizer, optimizer=optimizer, resume=run.last,
+              stop=stop, ranks=ranks, **said, **options)
+
+
+def lead(folder: Path, run: Run, ranks: Ranks = ALONE) -> None:
+    """Train, and write what there is to write."""
+    flow, images, recipe = run.flow, run.images, run.recipe
     sweep(folder)
-    done = steps_done(last) if last else 0
-    say(run=folder, parameters=flow.flat.value.size, images=len(images.train), backend=kernels.current())
-    with metrics.Recorder(folder, options["steps"], done=done) as recorder, asked_to_stop() as stop:
-        keeper = runs.Keeper(folder, flow, dequantizer, recipe, recorder, images.held_out[:16])
-        optimizer = OPTIMIZERS[options.pop("optimizer")]
+    steps, done = training(recipe)["steps"], steps_done(run.last) if run.last else 0
+    say(run=folder, parameters=flow.flat.value.size, images=len(images.train), backend=kernels.current(),
+        **({"processes": ranks.size} if ranks.size > 1 else {}))
+    with metrics.Recorder(folder, steps, done=done) as recorder:
+        keeper = runs.Keeper(folder, flow, run.dequantizer, recipe, recorder, images.held_out[:16])
         try:
-            train(flow, images, dequantizer=dequantizer, optimizer=optimizer, resume=last,
-                  report=recorder, keep=keeper, stop=stop, **options)
+            learn(run, ranks, report=recorder, keep=keeper)
         except Interrupted:
             print(f"minglow train --resume {folder}  # goes on", file=sys.stderr)
             raise
-    flow, _ = load_flow(folder)
+    flow = placed(load_flow(folder)[0])
     runs.pictures(folder, flow, images, recorder.curve, recipe["seed"])
-    report_quality(flow, images, load_dequantizer(folder, recipe))
+    report_quality(flow, images, placed(load_dequantizer(folder, recipe)))
     say(pictures=", ".join(sorted(str(path) for path in folder.glob("*.png"))))
 
 

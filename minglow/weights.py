@@ -18,6 +18,7 @@ import numpy as np
 
 from minglow.archive import replacing
 from minglow.checkpoint import CheckpointError, Saved, check_file, check_values
+from minglow.device import beside, to_host
 from minglow.version import __version__
 
 FORMAT = 1
@@ -33,7 +34,7 @@ def export_safetensors(flow: Saved, path: str | Path, recipe: dict[str, Any] | N
     if recipe is not None:
         about["recipe"] = recipe
     # The package writes memory as it lies: an array in another order than C's would be scrambled.
-    arrays = {name: np.ascontiguousarray(array) for name, array in named_arrays(flow).items()}
+    arrays = {name: np.ascontiguousarray(to_host(array)) for name, array in named_arrays(flow).items()}
     content = _package("safetensors.numpy").save(arrays, {"minglow": json.dumps(about)})
     with replacing(Path(path)) as file:
         file.write(content)
@@ -63,7 +64,7 @@ def import_safetensors(flow: Saved, path: str | Path) -> None:
     for name, array in arrays.items():
         check_values(path, name, array)
     for name, target in targets.items():
-        target[...] = arrays[name]
+        target[...] = beside(arrays[name], target)
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:

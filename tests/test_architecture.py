@@ -16,10 +16,10 @@ PACKAGE = Path(minglow.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     1: {"bijection", "arrays", "params", "distributions", "bits", "kernels", "data", "plots",
-        "memory", "blas", "archive", "arguments", "signals", "text", "top_prior", "version"},
+        "memory", "blas", "archive", "device", "arguments", "signals", "text", "top_prior", "version"},
     2: {"layers", "nets", "chain", "flow", "optim", "checkpoint", "testing", "dequantizers",
-        "weights", "state", "diagnosis"},
-    3: {"models", "train", "runs", "metrics", "inference"},
+        "weights", "state", "diagnosis", "ranks"},
+    3: {"models", "train", "runs", "metrics", "inference", "evaluation"},
     4: {"cli", "commands", "options", "recipes", "check", "saved", "training", "words", "__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -106,7 +106,7 @@ def test_a_conditional_breakpoint_stops_at_one_number_of_a_kernel(expected, tmp_
 
 def test_the_program_runs_to_its_end_with_every_backend(expected):
     nll = expected[0].nll_and_grad(expected[1][0][1])[0]
-    for backend in minglow.kernels.BACKENDS:
+    for backend in minglow.kernels.HOST:
         call = [sys.executable, PROGRAM, backend]
         done = subprocess.run(call, capture_output=True, text=True, check=True, timeout=120)
         assert done.stdout == f"{nll:.4f} nats\n"
@@ -127,4 +127,4 @@ def test_what_the_editor_launches_is_there(configuration):
     else:
         program = Path(configuration["program"].replace("${workspaceFolder}", str(HERE)))
         ast.parse(program.read_text(encoding="utf-8"))
-        assert set(configuration["args"]) < set(minglow.kernels.BACKENDS)
+        assert set(configuration["args"]) < set(minglow.kernels.HOST)

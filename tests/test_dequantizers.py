@@ -303,8 +303,8 @@ def test_a_variational_dequantizer_learns_and_beats_uniform_noise():
 class Still(VariationalDequantizer):
     """One that draws the same noise every time."""
 
-    def draw(self, images, rng=None, dtype=np.float32):
-        return super().draw(images, 5, dtype)
+    def draw(self, images, rng=None, dtype=np.float32, part=slice(None)):
+        return super().draw(images, 5, dtype, part)
 
 
 def test_training_hands_it_the_gradient_of_the_bound():
@@ -367,9 +367,9 @@ class Watched(UniformDequantizer):
         super().__init__(levels)
         self.drawn = []
 
-    def draw(self, images, rng=None, dtype=np.float32):
+    def draw(self, images, rng=None, dtype=np.float32, part=slice(None)):
         self.drawn.append(images)
-        return super().draw(images, rng, dtype)
+        return super().draw(images, rng, dtype, part)
 
 
 def small(classes=0, hidden=16):

@@ -102,7 +102,7 @@ def test_use_holds_from_then_on_or_for_a_block():
 
 def test_an_unknown_backend_is_named_and_changes_nothing():
     before = kernels.current()
-    with pytest.raises(ValueError, match="among numpy, loops, numba, got 'torch'"):
+    with pytest.raises(ValueError, match="among numpy, loops, numba, cupy, got 'torch'"):
         minglow.use("torch")
     assert kernels.current() == before
 

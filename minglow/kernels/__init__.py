@@ -1,10 +1,11 @@
 """The hot loops, and the choice of who runs them.
 
-Floor 1. Two texts, three backends:
+Floor 1. Two texts, four backends:
 
     "numpy"  reference.py, vectorised NumPy
     "loops"  loops.py as it stands: slow, for stepping through in a debugger
     "numba"  loops.py compiled by Numba when first called, cached on disk (the default)
+    "cupy"   reference.py again, on a GPU: CuPy's arrays answer NumPy's functions (device.py)
 
 Layers call `kernels.couple(...)` and the like through this module, never through names
 imported from it, so that `use` changes the kernels of every layer at once.
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from minglow import device
 from minglow.kernels import loops, reference
 from minglow.memory import keep_freed_memory
 
@@ -27,14 +29,16 @@ NAMES = (
     "shift_scale_relu_backward", "couple", "couple_inverse", "couple_backward", "adam", "adamax",
     "move_towards",
 )
-BACKENDS = ("numpy", "loops", "numba")
+HOST = "numpy", "loops", "numba"  # those that run on the CPU
+BACKENDS = (*HOST, "cupy")
 
 
 class use:
-    """Choose who runs the kernels: "numpy", "loops" or "numba".
+    """Choose who runs the kernels: "numpy", "loops", "numba" or, on a GPU, "cupy".
 
     `minglow.use("loops")` holds from then on; `with minglow.use("loops"): ...` holds until the
-    end of the block. Raises ValueError for another name, ImportError where Numba is missing.
+    end of the block. Raises ValueError for another name, ImportError where Numba is missing, or, for
+    "cupy", CuPy, a driver or a GPU. `minglow.to_device` moves flows and arrays to the GPU.
     """
 
     def __init__(self, backend: str) -> None:
@@ -63,13 +67,15 @@ def _bind(backend: str) -> None:
     global _backend  # noqa: PLW0603  the one choice that the whole process shares
     if backend not in BACKENDS:
         raise ValueError(f"expected a backend among {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "cupy":
+        device.cupy()  # says what is missing
     if _backend is None:
         keep_freed_memory()
     for name in NAMES:
         if backend == "numba":
             globals()[name] = _compiled(name)
         else:
-            globals()[name] = getattr(reference if backend == "numpy" else loops, name)
+            globals()[name] = getattr(loops if backend == "loops" else reference, name)
     _backend = backend
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from minglow import arguments
 from minglow.arrays import check_dlog_det, check_input, constant_log_det, pixels, rows
 from minglow.bijection import Bijection, SingularWeightError
+from minglow.device import on_host
 
 
 def random_rotation(channels: int, rng: int | np.random.Generator | None) -> np.ndarray:
@@ -22,7 +23,8 @@ def random_rotation(channels: int, rng: int | np.random.Generator | None) -> np.
 class Remembered:
     """A function of a layer and its matrix that computes anew only when the matrix has changed.
 
-    A step meets the same weight forwards and backwards, and samples meet it again and again.
+    A step meets the same weight forwards and backwards, and samples meet it again and again. On a
+    device it computes every time: to compare would be to wait.
     """
 
     def __init__(self, function: Callable[[Bijection, np.ndarray], Any], layer: Bijection) -> None:
@@ -30,6 +32,8 @@ class Remembered:
         self.matrix = np.full(1, np.nan)  # equal to nothing
 
     def __call__(self, matrix: np.ndarray) -> Any:
+        if not on_host(matrix):
+            return self.function(self.layer, matrix)
         if matrix.dtype != self.matrix.dtype or not (matrix == self.matrix).all():
             self.result = self.function(self.layer, matrix)
             self.matrix = matrix.copy()
@@ -39,7 +43,7 @@ class Remembered:
 def log_abs_det(layer: Bijection, weight: np.ndarray) -> np.ndarray:
     """log|det W|, or SingularWeightError where det W is 0 or not finite."""
     _, result = np.linalg.slogdet(weight)
-    if not np.isfinite(result):
+    if on_host(result) and not np.isfinite(result):
         raise SingularWeightError(f"{layer}: its weight is singular, log|det W| = {result}")
     return result
 
@@ -50,6 +54,8 @@ def inverse_weight(layer: Bijection, weight: np.ndarray) -> np.ndarray:
         inverse = np.linalg.inv(weight)
     except np.linalg.LinAlgError:
         raise SingularWeightError(f"{layer}: its weight is singular, det W = 0") from None
+    if not on_host(inverse):
+        return inverse
     squares = (np.vdot(matrix, matrix) for matrix in (weight.astype(float), inverse.astype(float)))
     condition = prod(squares) ** 0.5  # in the Frobenius norm
     if not condition < 1 / np.finfo(weight.dtype).eps:
@@ -75,7 +81,8 @@ class InvConv1x1(Bijection):
     start     a random rotation: log|det W| = 0.
 
     Raises SingularWeightError where det W is 0 or not finite, and, where W^-1 is needed (inverse
-    and backward), where W's condition number exceeds 1/epsilon of its dtype.
+    and backward), where W's condition number exceeds 1/epsilon of its dtype; on a device never: what
+    is computed there is NaN or inf.
     """
 
     def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
@@ -142,9 +149,9 @@ class InvConv1x1LU(Bijection):
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
         """P L and U, both (C, C); their product is W."""
         lower, upper, log_s = self.params["lower"], self.params["upper"], self.params["log_s"]
-        unit_lower = np.tril(lower, -1) + np.eye(len(lower), dtype=lower.dtype)
+        unit_lower = np.tril(lower, -1) + np.eye(len(lower), dtype=lower.dtype, like=lower)
         diagonal = self.constants["sign"] * np.exp(log_s)
-        if not np.all(np.isfinite(diagonal) & (diagonal != 0)):
+        if on_host(diagonal) and not np.all(np.isfinite(diagonal) & (diagonal != 0)):
             raise SingularWeightError(f"{self}: its weight is singular, exp(log_s) = {np.abs(diagonal)}")
         return unit_lower[self.constants["order"]], np.triu(upper, 1) + np.diag(diagonal)
 

@@ -1,0 +1,158 @@
+"""A stand-in for CuPy on a machine without a GPU: as strict as a device, and on the CPU.
+
+Its arrays answer NumPy's functions by CuPy's own rules (`ndarray.__array_ufunc__` and
+`__array_function__` there), and only those functions that CuPy has:
+
+- an array of the host beside one of the device raises, as argument, index, or value to be written;
+- nothing is converted, compared or iterated in silence: `if`, float() and numpy.asarray() raise, where
+  CuPy would wait for the device. `get()` alone moves numbers out, and is counted.
+
+`installed()` puts it in CuPy's place, so that `use("cupy")` and `minglow.to_device` find it.
+"""
+
+import contextlib
+import sys
+import types
+
+import numpy as np
+
+# What CuPy 14 has of all that minglow calls, by NumPy's module and name; test_device.py compares.
+FUNCTIONS = {
+    "numpy": {
+        "arange", "argsort", "asarray", "concatenate", "diag", "einsum", "empty_like", "eye",
+        "full_like", "max", "mean", "ones_like", "stack", "take_along_axis", "tril", "triu", "where",
+        "zeros_like",
+    },
+    "numpy.linalg": {"inv", "slogdet"},
+}
+UFUNCS = {
+    "absolute", "add", "arctanh", "bitwise_and", "cosh", "divide", "equal", "exp", "greater",
+    "greater_equal", "isfinite", "less", "less_equal", "log", "log1p", "matmul", "maximum", "minimum",
+    "multiply", "negative", "not_equal", "power", "sign", "sqrt", "square", "subtract", "tanh",
+}
+SCALARS = bool, int, float, np.generic
+
+
+class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
+    """An array of the device: `_data` is where its numbers lie, which nobody else may touch."""
+
+    reads = 0  # how often numbers were moved to the host
+
+    def __init__(self, data):
+        self._data = data
+
+    shape = property(lambda self: self._data.shape)
+    dtype = property(lambda self: self._data.dtype)
+    ndim = property(lambda self: self._data.ndim)
+    size = property(lambda self: self._data.size)
+    nbytes = property(lambda self: self._data.nbytes)
+    T = property(lambda self: DeviceArray(self._data.T))
+
+    def get(self):
+        """A copy on the host: waits for the device."""
+        DeviceArray.reads += 1
+        return self._data.copy()
+
+    def __len__(self):
+        return len(self._data)
+
+    def _refuse(self, *_, **__):
+        raise TypeError("implicit conversion of a device's array: use minglow.to_host")
+
+    __bool__ = __float__ = __int__ = __index__ = __array__ = __iter__ = item = tolist = _refuse
+
+    def __getitem__(self, index):
+        return DeviceArray(np.asarray(self._data[inner_index(index)]))
+
+    def __setitem__(self, index, value):
+        self._data[inner_index(index)] = inner(value)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+        if method != "__call__" or ufunc.__name__ not in UFUNCS or kwargs:
+            return NotImplemented
+        data = [inner(value) for value in inputs]
+        if out is not None:
+            ufunc(*data, out=tuple(inner(array) for array in out))
+            return out[0]
+        return DeviceArray(np.asarray(ufunc(*data)))
+
+    def __array_function__(self, function, kinds, args, kwargs):
+        if function.__name__ not in FUNCTIONS.get(function.__module__, ()):
+            return NotImplemented
+        if function is np.asarray:  # the one function that may be given an array of the host
+            return asarray(*args, **kwargs)
+        return outer(function(*inner(args), **inner(kwargs)))
+
+    def __deepcopy__(self, memo):
+        return DeviceArray(self._data.copy())
+
+
+def method(name):
+    """A method of NumPy's arrays, on the device."""
+    def call(self, *args, **kwargs):
+        return outer(getattr(self._data, name)(*inner(args), **inner(kwargs)))
+    return call
+
+
+for _name in ("all", "any", "argmax", "astype", "copy", "max", "mean", "min", "reshape", "std", "sum",
+              "transpose"):
+    setattr(DeviceArray, _name, method(_name))
+
+
+def inner(value):
+    """The numbers of a device's array; numbers of Python's and NumPy's as they are; nothing else."""
+    if isinstance(value, DeviceArray):
+        return value._data
+    if isinstance(value, np.ndarray):
+        raise TypeError(f"unsupported type {type(value)}: an array of the host beside one of a device")
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(inner, value))
+    if isinstance(value, dict):
+        return {key: inner(item) for key, item in value.items()}
+    return value
+
+
+def inner_index(index):
+    """As `inner`, of what stands in brackets."""
+    return tuple(map(inner, index)) if isinstance(index, tuple) else inner(index)
+
+
+def outer(value):
+    """NumPy's results as arrays of the device: those without dimensions, too."""
+    if isinstance(value, tuple):
+        return tuple(map(outer, value))
+    return DeviceArray(np.asarray(value))
+
+
+def asarray(value, dtype=None):
+    """Move in: the one way there is."""
+    if isinstance(value, DeviceArray):
+        return value if dtype is None else value.astype(dtype)
+    return DeviceArray(np.array(value, dtype))
+
+
+class CUDARuntimeError(RuntimeError):
+    """As CuPy's."""
+
+
+@contextlib.contextmanager
+def installed(devices=1, failure=None):
+    """The stand-in in CuPy's place, on a machine of so many devices; `failure` to count them."""
+    def count():
+        if failure:
+            raise CUDARuntimeError(failure)
+        return devices
+
+    used = []
+    cuda = types.SimpleNamespace(
+        Device=lambda number: types.SimpleNamespace(use=lambda: used.append(number)),
+        runtime=types.SimpleNamespace(getDeviceCount=count, CUDARuntimeError=CUDARuntimeError))
+    before = sys.modules.get("cupy")
+    sys.modules["cupy"] = types.SimpleNamespace(asarray=asarray, cuda=cuda, used=used)
+    try:
+        yield sys.modules["cupy"]
+    finally:
+        if before is None:
+            del sys.modules["cupy"]
+        else:
+            sys.modules["cupy"] = before
