@@ -25,7 +25,7 @@ BEGIN, END = "<!-- boxes: begin -->\n", "<!-- boxes: end -->\n"
 
 FLOORS = {4: "commands", 3: "models, runs", 2: "layers, flows", 1: "foundations"}
 WIDTH, LEFT, RIGHT, TOP = 1000, 130, 20, 12  # left of the boxes stand the floors' names
-BOX, ROW, PAD, SPACE = 32, 60, 14, 16  # heights of a box and a row; around a floor; between neighbours
+BOX, ROW, PAD, SPACE = 32, 60, 14, 14  # heights of a box and a row; around a floor; between neighbours
 STARTS, SWEEPS = 40, 8  # how many orders of the boxes are tried, and how often each is mended
 LIGHT = {"paper": "#fcfcfa", "band": "#eef1f4", "box": "#ffffff", "ink": "#1d2733", "edge": "#8a97a5",
          "to1": "#8a6d1f", "to2": "#1f6f8a", "to3": "#7a3f8f", "to4": "#a03d2e"}

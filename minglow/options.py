@@ -56,6 +56,8 @@ def add_training(sub: argparse.ArgumentParser) -> None:
     """How it is trained."""
     sub.add_argument("--steps", type=positive, default=2500, help="training steps (2500)")
     sub.add_argument("--batch", type=positive, default=64, help="images in a step (64)")
+    sub.add_argument("--accumulate", type=positive, default=1, metavar="PASSES",
+                     help="passes for a step, each of a part of its images: less memory (1)")
     sub.add_argument("--rate", type=above_0, help="largest learning rate (glow and realnvp 0.01)")
     sub.add_argument("--evaluate-every", type=positive, default=100, metavar="STEPS",
                      help="steps between evaluations, which save the run, too (100)")

@@ -118,6 +118,13 @@ class Ranks:
 ALONE = Ranks()
 
 
+def check_parts(batch: int, processes: int, passes: int) -> None:
+    """Raise ValueError unless so many processes can take equal parts of a batch, in so many passes."""
+    if batch % (processes * passes):
+        raise ValueError(f"expected a batch that {processes} x {passes} parts (processes x passes) "
+                         f"divide evenly, got {batch}")
+
+
 def launched() -> int:
     """Which process of an MPI launcher this is, from 0, by what the launcher says; 0 without one."""
     return next((int(os.environ[name]) for name in NUMBERS if os.environ.get(name, "").isdecimal()), 0)

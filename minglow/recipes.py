@@ -55,6 +55,7 @@ def checked(recipe: Any) -> dict[str, Any]:
 def training(recipe: dict[str, Any]) -> dict[str, Any]:
     """How a recipe says that its flow is trained. Raises ValueError unless it does."""
     said: Any = recipe.get("training")
+    said = {"accumulate": 1} | said if isinstance(said, dict) else said  # older recipes do not say
     check(said, TRAINING, "a recipe's training")
     return {key: said[key] for key in TRAINING}
 
@@ -124,5 +125,5 @@ READING = {"grey_levels": optional(whole(2, 256)), "bits": optional(whole(1, 8))
 TRAINING = {
     "steps": whole(1), "batch": whole(1), "rate": AMOUNT, "decay": AMOUNT, "shift": AMOUNT,
     "whole": TRUTH, "flip": TRUTH, "classification": AMOUNT, "optimizer": one_of(OPTIMIZERS),
-    "seed": whole(0), "evaluate_every": whole(1),
+    "seed": whole(0), "evaluate_every": whole(1), "accumulate": whole(1),
 }

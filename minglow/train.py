@@ -17,10 +17,11 @@ from minglow.data.images import check_images
 from minglow.dequantizers import Dequantizer, draw_for
 from minglow.device import to_host
 from minglow.diagnosis import first_fault
+from minglow.distributions import Labels
 from minglow.evaluation import dequantizer_for, evaluate, labels_for
 from minglow.flow import Flow
 from minglow.optim import Adam, clip_norm, warm_up_cosine
-from minglow.ranks import ALONE, Ranks
+from minglow.ranks import ALONE, Ranks, check_parts
 from minglow.state import State
 
 
@@ -37,7 +38,7 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
           warm_up: int = 200, clip: float = 100.0, decay: float = 0.999, shift: float = 1.0,
           whole: bool = False, flip: bool = False, classification: float = 0.0,
           dequantizer: Dequantizer | None = None, optimizer: type[Adam] = Adam, seed: int = 0,
-          evaluate_every: int = 100, resume: Checkpoint | None = None,
+          evaluate_every: int = 100, accumulate: int = 1, resume: Checkpoint | None = None,
           report: Callable[[Progress], None] = lambda progress: None,
           keep: Callable[[State, bool], None] = lambda state, best: None,
           stop: Callable[[], int] = lambda: 0, ranks: Ranks = ALONE) -> None:
@@ -54,6 +55,7 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
     classification  weight of the class-conditional prior's classifier, in nats
     dequantizer     by default uniform; a variational one learns with the flow
     optimizer       Adam or Adamax
+    accumulate      passes for a step, each of an equal part of the batch: less memory, the same step
     report   called with a Progress after every step; every `evaluate_every` steps and after the
              last with held_out_bits, in between with None
     resume   a checkpoint to go on from, of the same flow, images and arguments
@@ -67,8 +69,9 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
     flow's checkpoint, Interrupted after a stop, once `keep` has had the State.
     """
     check_images(images)
-    check_arguments(flow, ranks, steps=steps, batch=batch, evaluate_every=evaluate_every, rate=rate,
-                    warm_up=warm_up, clip=clip, decay=decay, shift=shift, classification=classification)
+    check_arguments(flow, ranks, steps=steps, batch=batch, evaluate_every=evaluate_every,
+                    accumulate=accumulate, rate=rate, warm_up=warm_up, clip=clip, decay=decay,
+                    shift=shift, classification=classification)
     dequantizer = dequantizer_for(images.levels, dequantizer)
     labels = labels_for(flow, images.train_labels, len(images.train))
     held_out_labels = labels_for(flow, images.held_out_labels, len(images.held_out))
@@ -87,7 +90,7 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
             with ranks.together():
                 x, log_q, cache = draw_for(flow, pictures, dequantizer, state.rng, mine)
                 of_mine = None if labels is None else labels[chosen][mine]
-                nll, dx = flow.nll_and_grad(x, of_mine, classification)
+                nll, dx = in_passes(flow, x, of_mine, classification, accumulate)
                 dequantizer.backward(dx, np.full_like(log_q, 1 / len(x)), cache)
             log_prob, grad_norm = make_step(state, ranks, -nll - log_q.mean().astype(np.float64),
                                             clip, rate * warm_up_cosine(step, steps, warm_up))
@@ -108,6 +111,25 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
         except (FloatingPointError, SingularWeightError) as error:
             raise Diverged(step, ranks.from_culprit(first_fault(flow, x)), error) from error
     state.settle()
+
+
+def in_passes(flow: Flow, x: np.ndarray, labels: Labels, classification: float, passes: int,
+              ) -> tuple[float | np.ndarray, np.ndarray]:
+    """`nll_and_grad` of x, a part after the other: each adds to the gradients, and their mean stays.
+
+    The sums are those of as many processes with a pass each; of two, to the last bit.
+    """
+    if passes == 1:
+        return flow.nll_and_grad(x, labels, classification)
+    nlls, dxs = [], []
+    for i in range(passes):
+        part = slice(i * len(x) // passes, (i + 1) * len(x) // passes)
+        of_part = None if labels is None else labels[part]
+        nll, dx = flow.nll_and_grad(x[part], of_part, classification)
+        nlls.append(nll)
+        dxs.append(dx)
+    flow.flat.grad /= passes
+    return sum(nlls) / passes, np.concatenate(dxs) / passes
 
 
 def make_step(state: State, ranks: Ranks, log_prob: np.floating | np.ndarray, clip: float, rate: float,
@@ -155,14 +177,14 @@ class Interrupted(Exception):
 
 
 def check_arguments(flow: Flow, ranks: Ranks, *, steps: int, batch: int, evaluate_every: int,
-                    rate: float, warm_up: int, clip: float, decay: float, shift: float,
+                    accumulate: int, rate: float, warm_up: int, clip: float, decay: float, shift: float,
                     classification: float) -> None:
     """Raise ValueError for an argument of `train` that is none."""
     arguments.instance("flow", flow, Flow)
-    for what, number in (("steps", steps), ("batch", batch), ("evaluate_every", evaluate_every)):
+    for what, number in (("steps", steps), ("batch", batch), ("evaluate_every", evaluate_every),
+                         ("accumulate", accumulate)):
         arguments.count(what, number)
-    if batch % ranks.size:
-        raise ValueError(f"expected a batch that {ranks.size} processes can share evenly, got {batch}")
+    check_parts(batch, ranks.size, accumulate)
     arguments.count("warm_up", warm_up, 0)
     arguments.amount("shift", shift)
     arguments.amount("classification", classification)

@@ -14,7 +14,7 @@ from minglow.commands import data_for, load_data, placed, reading, report_qualit
 from minglow.dequantizers import Dequantizer
 from minglow.device import select
 from minglow.flow import Flow
-from minglow.ranks import ALONE, Agreed, Ranks, world
+from minglow.ranks import ALONE, Agreed, Ranks, check_parts, world
 from minglow.recipes import BELONGS, DEFAULTS, OPTIMIZERS, build, build_dequantizer, training
 from minglow.saved import load_dequantizer, load_flow, restored
 from minglow.signals import asked_to_stop
@@ -31,7 +31,7 @@ def run_train(args: argparse.Namespace) -> None:
     ranks = world()
     try:
         share_machine(args, ranks)
-        run = ranks.agree(lambda: prepared(args))
+        run = ranks.agree(lambda: prepared(args, ranks))
         folder = ranks.first(lambda: args.resume or runs.new_folder(args.runs, args.name,
                                                                     Path(args.data).stem))
         if ranks.rank:
@@ -45,6 +45,7 @@ def run_train(args: argparse.Namespace) -> None:
             print(f"minglow train: error in process {ranks.rank} of {ranks.size}: "
                   f"{one_line(error) or type(error).__name__}", file=sys.__stderr__, flush=True)
             ranks.abort()
+            raise SystemExit(1) from error  # it has been said
         raise
 
 
@@ -58,7 +59,7 @@ class Run(NamedTuple):
     last: checkpoint.Checkpoint | None
 
 
-def prepared(args: argparse.Namespace) -> Run:
+def prepared(args: argparse.Namespace, ranks: Ranks = ALONE) -> Run:
     """What the command line asks for, checked: a model that can't be has no folder."""
     if args.resume:
         others = sorted(said(args) - {"resume", "backend", "threads", "data"})
@@ -74,6 +75,8 @@ def prepared(args: argparse.Namespace) -> Run:
         images = load_data(args.data, **reading(args))
         recipe = recipe_of(args, images)
         flow = build(recipe)
+    how = training(recipe)
+    check_parts(how["batch"], ranks.size, how["accumulate"])
     return Run(placed(flow), placed(build_dequantizer(recipe)), images, recipe, last)
 
 
@@ -159,4 +162,5 @@ def training_of(args: argparse.Namespace) -> dict[str, Any]:
     rate = DEFAULTS[args.model]["rate"] if args.rate is None else args.rate
     return {"steps": args.steps, "batch": args.batch, "rate": rate, "decay": args.decay, "shift": shift,
             "whole": args.whole, "flip": args.flip, "classification": args.classification,
-            "optimizer": args.optimizer, "seed": args.seed, "evaluate_every": args.evaluate_every}
+            "optimizer": args.optimizer, "seed": args.seed, "evaluate_every": args.evaluate_every,
+            "accumulate": args.accumulate}

@@ -37,6 +37,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array of the device: `_data` is where its numbers lie, which nobody else may touch."""
 
     reads = 0  # how often numbers were moved to the host
+    __cuda_array_interface__ = None  # by which a device's array is known
 
     def __init__(self, data):
         self._data = data
@@ -148,7 +149,8 @@ def installed(devices=1, failure=None):
         Device=lambda number: types.SimpleNamespace(use=lambda: used.append(number)),
         runtime=types.SimpleNamespace(getDeviceCount=count, CUDARuntimeError=CUDARuntimeError))
     before = sys.modules.get("cupy")
-    sys.modules["cupy"] = types.SimpleNamespace(asarray=asarray, cuda=cuda, used=used)
+    sys.modules["cupy"] = types.SimpleNamespace(asarray=asarray, cuda=cuda, used=used,
+                                                ndarray=DeviceArray)
     try:
         yield sys.modules["cupy"]
     finally:

@@ -2,11 +2,12 @@
 
 python  runs; a page's blocks share one namespace. With a first line such as `# my_layer.py` it is that
         file as well, for the blocks and commands below.
-sh      lines that begin with minglow, python -m minglow or pytest run; `# exits with 1` at the end of
-        one says that it has to.
+sh      lines that begin with minglow, python -m minglow or pytest run, and mpiexec where it is;
+        `# exits with 1` at the end of one says that it has to.
 text    right below one of these it is what that printed: numbers may differ, `...` stands for anything.
         One that begins with `$ python -m pdb` is a session in a clone, and held to its answers in the
-        same way. One that begins with `# PyTorch` is Python, and runs where PyTorch is installed.
+        same way. One that begins with `# PyTorch` is Python, and runs where PyTorch is installed; one
+        that begins with `# CuPy`, on what stands in for CuPy here (device.py).
 """
 
 import doctest
@@ -24,6 +25,8 @@ from typing import NamedTuple
 
 import matplotlib
 import pytest
+from device import installed
+from test_ranks import MISSING, MPIEXEC
 
 import minglow
 from minglow import blas, cli
@@ -36,7 +39,7 @@ PAGES = [ROOT / "README.md", ROOT / "docs" / "bits.md", ROOT / "docs" / "inverti
 GIVEN = {"README.md": {"MyLayer": minglow.ActNorm}}  # what a page leaves to its reader
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# (\w+\.py)\n")
-COMMANDS = "minglow ", "python -m minglow ", "pytest "
+COMMANDS = "minglow ", "python -m minglow ", "pytest ", "mpiexec "
 SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -64,11 +67,12 @@ def run(page, name, namespace):
     printed = None
     for block in blocks(page):
         where = f"{name}:{block.line}"
-        if block.kind == "python" or block.text.startswith("# PyTorch"):
+        if block.kind == "python" or block.text.startswith(("# PyTorch", "# CuPy")):
             printed = executed(block, name, namespace)
         elif block.kind == "sh":
             lines = [line for line in block.text.splitlines() if line.startswith(COMMANDS)]
-            printed = "".join(commanded(line, where) for line in lines) if lines else None
+            outs = [commanded(line, where) for line in lines]
+            printed = None if None in outs or not outs else "".join(outs)
         elif block.text.startswith("$ python -m pdb"):
             compare(session(block.text), block.text, where)
         else:
@@ -92,11 +96,14 @@ def executed(block, name, namespace):
 
 
 def commanded(line, where):
-    """What a command prints on stdout."""
+    """What a command prints on stdout; None where it needs mpiexec, and that is not there."""
     words = shlex.split(line, comments=True)
     status = re.search(r"# exits with (\d+)$", line)
-    if words[0] == "pytest":
-        call = [sys.executable, "-m", *words]
+    if words[0] == "mpiexec" and MISSING:
+        return None
+    if words[0] in ("pytest", "mpiexec"):
+        start = words.index("minglow") if words[0] == "mpiexec" else 0
+        call = [*([MPIEXEC] * bool(start)), *words[1:start], sys.executable, "-m", *words[start:]]
         done = subprocess.run(call, capture_output=True, text=True, check=False)
         code, out = done.returncode, done.stdout
     else:
@@ -139,7 +146,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     matplotlib.use("Agg")
     chosen, numbers = blas.threads.chosen, [library.num_threads for library in blas.libraries()]
-    with minglow.use(minglow.kernels.current()):
+    with installed(), minglow.use(minglow.kernels.current()):
         yield tmp_path
     blas.threads.chosen = chosen
     for library, number in zip(blas.libraries(), numbers):

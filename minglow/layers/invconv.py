@@ -109,8 +109,7 @@ class InvConv1x1(Bijection):
         check_dlog_det(self, dlog_det, dy)
         weight, dweight = self.params["weight"], self.grads["weight"]
         inverse = self.inverse_weight(weight)
-        dweight += rows(dy).T @ rows(x)
-        dweight += dlog_det.sum() * pixels(x) * inverse.T
+        dweight += rows(dy).T @ rows(x) + dlog_det.sum() * pixels(x) * inverse.T
         return (rows(dy) @ weight).reshape(dy.shape)
 
 
