@@ -10,6 +10,7 @@ from minglow.optim import Adam
 def minglow_glow(size: Size, reversible: bool = False, backend: str = "numba") -> Subject:
     """minglow.glow with Adam."""
     flow = minglow.glow(size.shape, size.levels, size.steps, size.hidden, reversible=reversible, rng=0)
+    flow = minglow.to_device(flow) if backend == "cupy" else flow
     optimizer = Adam(flow.flat)
 
     def train_step(x):
@@ -17,15 +18,16 @@ def minglow_glow(size: Size, reversible: bool = False, backend: str = "numba") -
             flow.flat.grad[...] = 0
             nll, _ = flow.nll_and_grad(x)
             optimizer.step(1e-4)
-        return nll
+        return float(minglow.to_host(nll))
 
     def log_prob(x):
         with minglow.use(backend):
-            return flow.log_prob(x)
+            return minglow.to_host(flow.log_prob(x))
 
     def sample(n):
         with minglow.use(backend):
-            return flow.sample(n, 0)
+            return minglow.to_host(flow.sample(n, 0))
 
     name = ", ".join(["minglow"] + ["reversible"] * reversible + [backend] * (backend != "numba"))
-    return Subject(name, flow.flat.value.size, lambda x: x, train_step, log_prob, sample)
+    load = minglow.to_device if backend == "cupy" else minglow.to_host
+    return Subject(name, flow.flat.value.size, load, train_step, log_prob, sample)

@@ -74,7 +74,8 @@ def torch_subject(name, flow, log_prob, sample) -> Subject:
 
     def load(x):
         """Channels first, as PyTorch has them."""
-        return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
+        there = next(flow.parameters()).device
+        return torch.from_numpy(x).to(there).permute(0, 3, 1, 2).contiguous()
 
     def train_step(x):
         optimizer.zero_grad()
@@ -85,7 +86,7 @@ def torch_subject(name, flow, log_prob, sample) -> Subject:
 
     def evaluate(x):
         with torch.no_grad():
-            return log_prob(x)
+            return log_prob(x).cpu()
 
     parameters = sum(p.numel() for p in flow.parameters())
     return Subject(name, parameters, load, train_step, evaluate, sample)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from device import installed
 
 import minglow as mg
 from benchmarks import experiments, experiments_report, report, timing
@@ -134,3 +135,13 @@ def test_an_experiment_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, c
     assert done == ["c", "d"] and list(found["runs"]) == ["a", "b", "c", "d"]
     with mg.threads(1), pytest.raises(ValueError, match="whose runs are whole"):
         experiments.measure("mine", tmp_path, quick=True)
+
+
+def test_the_gpu_benchmark_runs_on_what_stands_in_for_one():
+    pytest.importorskip("torch", reason="the peer is written in PyTorch, which is not installed")
+    from benchmarks import gpu  # noqa: PLC0415  imports torch
+
+    with installed():
+        found = gpu.measure(gpu.QUICK, rounds=1, device="cpu")
+    assert set(found) == {"train_step", "log_prob", "sample"}
+    assert all(set(times) == {"minglow, cupy", "PyTorch"} for times in found.values())
