@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = ["test_starts.py", "test_kernels.py", "test_nets.py", "test_bits.py", "test_composition.py", "test_errors.py",
          "test_distributions.py", "test_logit.py", "test_autoencoder.py", "test_dequantizers.py", "test_inference.py",
          "test_readers.py", "test_resume.py", "test_bijections.py", "test_checkpoint.py", "test_command_line.py", "test_testing.py",
-         "test_life.py", "test_disks.py", "test_bombs.py", "test_weights.py", "test_bad_inputs.py"]
+         "test_life.py", "test_disks.py", "test_bombs.py", "test_weights.py", "test_bad_inputs.py", "test_device.py",
+         "test_ranks.py"]
 
 # name: (file below minglow/, text as it stands, text of the fault)
 FAULTS = {
@@ -52,7 +53,7 @@ FAULTS = {
     "invconv: W^-1 for W^-T": ("layers/invconv.py", "pixels(x) * inverse.T", "pixels(x) * inverse"),
     "invconv: gradient forgets h*w": ("layers/invconv.py", "* pixels(x) * inverse.T", "* inverse.T"),
     "invconv: gradient of W transposed": (
-        "layers/invconv.py", "dweight += rows(dy).T @ rows(x)\n", "dweight += rows(x).T @ rows(dy)\n"),
+        "layers/invconv.py", "dweight += rows(dy).T @ rows(x) +", "dweight += rows(x).T @ rows(dy) +"),
     "invconv: singular weights accepted": (
         "layers/invconv.py", "if not condition < 1 /", "if condition < 0 /"),
     "invconv LU: gradient of L at the wrong rows": (
@@ -128,7 +129,7 @@ FAULTS = {
     "top prior: log_std forgets its pixels": ("top_prior.py", "top.shape[1] * self.params", "self.params"),
     "top prior: classes unweighted": ("top_prior.py", "- log(by_class.shape[1])", ""),
     "top prior: labels ignored in the gradient": ("top_prior.py", "share = one_hot(labels, share)", "pass"),
-    "top prior: means of the noise alone": ("top_prior.py", ' + self.params["mean"][labels, None]', ""),
+    "top prior: means of the noise alone": ("top_prior.py", ' + mean[labels, None]', ""),
     "classifier: the label's share is not subtracted": (
         "top_prior.py", "(probability - one_hot(labels, probability))", "probability"),
     "vae: kl without its means": ("models/vae.py", "(mean**2 + np.exp", "(np.exp"),
@@ -165,6 +166,18 @@ FAULTS = {
     "text: what commands a terminal is printed": ("text.py", "c if c.isprintable() else", "c if True else"),
     "pictures: many pixels in few bytes are opened": ("data/folder.py", "if megapixels > max(FREE", "if False and (FREE"),
     "diagnosis: the last fault for the first": ("diagnosis.py", "for name in reversed(flow.flat.where):", "for name in flow.flat.where:"),
+    "ranks: the gradients' sum for their mean": ("ranks.py", "            total /= self.size\n", ""),
+    "ranks: shares overlap": ("ranks.py", "(self.rank + 1) * count // self.size)", "count)"),
+    "ranks: the last that failed is heard": ("ranks.py", "failed.index(True)", "self.size - 1 - failed[::-1].index(True)"),
+    "ranks: a fault stays with its process": ("ranks.py", "            if any(failed):\n", "            if failed[self.rank]:\n"),
+    "train: passes are added, not averaged": ("train.py", "    flow.flat.grad /= passes\n", ""),
+    "train: every process takes the first part": ("train.py", "state.rng, mine)\n", "state.rng, slice(0, batch // ranks.size))\n"),
+    "evaluation: a process without images keeps no pace": (
+        "evaluation.py", "dequantizer.draw(some, rng, flow.dtype)  #", "pass  #"),
+    "device: a layer looks at the device": ("layers/invconv.py", "if on_host(result) and not np.isfinite", "if not np.isfinite"),
+    "device: arrays of both sides are let in": ("arrays.py", "if on_host(x) != on_host(parameter):", "if False:"),
+    "device: the vectors are not built again": ("device.py", "module.flat = FlatParams(module)", "pass"),
+    "device: a state goes on on the host's side": ("state.py", "beside(saved.arrays[f\"{name}.{key}\"], target)", "saved.arrays[f\"{name}.{key}\"]"),
     "adam: no bias correction": ("optim.py", "rate * root / (1 - self.beta1**self.steps)", "rate * root"),
 }
 
