@@ -311,6 +311,9 @@ def test_the_first_of_those_that_fail_is_heard():
     with pytest.raises(FloatingPointError, match="said by 2"), mine.together():
         pass
     assert mine.culprit == 2
+    mine = Ranks(Pretend([True, True]))
+    with pytest.raises(FloatingPointError, match="said by 1"), mine.together():
+        pass
     mine = Ranks(Pretend(["", "of another"]))
     with pytest.raises(Agreed, match="of another"):
         mine.agree(lambda: 1)
