@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import numpy as np
@@ -100,6 +101,18 @@ class Ranks:
         result = self.agree(lambda: None if self.rank else function())
         return self.comm.bcast(result) if self.comm else result  # type: ignore[return-value]
 
+    def check_same(self, *things: Any) -> None:
+        """Raise ValueError, in every process, unless arrays and words are the same in all of them."""
+        if self.comm:
+            digest = sha256()
+            for thing in map(to_host, things):
+                digest.update(thing.tobytes() if isinstance(thing, np.ndarray) else repr(thing).encode())
+            said = self.comm.allgather(digest.hexdigest())
+            if len(set(said)) > 1:
+                other = next(rank for rank, words in enumerate(said) if words != said[0])
+                raise ValueError("expected the same flow, images, seed and arguments in every process, "
+                                 f"got others in process {other} than in process 0")
+
     def neighbours(self) -> tuple[int, int]:
         """This process's number among those of its machine, and how many these are."""
         if not self.comm:
@@ -121,8 +134,8 @@ ALONE = Ranks()
 def check_parts(batch: int, processes: int, passes: int) -> None:
     """Raise ValueError unless so many processes can take equal parts of a batch, in so many passes."""
     if batch % (processes * passes):
-        raise ValueError(f"expected a batch that {processes} x {passes} parts (processes x passes) "
-                         f"divide evenly, got {batch}")
+        raise ValueError(f"expected a batch that parts evenly among {processes} processes, in {passes} "
+                         f"passes each, got {batch}")
 
 
 def launched() -> int:

@@ -80,6 +80,8 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
         state.restore(resume, len(images.train))
     else:
         start(state, flow, dequantizer, images.train, batch)
+    ranks.check_same(*state.arrays().values(), state.facts(), images.train, images.held_out, steps,
+                     batch, rate, warm_up, clip, decay, shift, whole, flip, evaluate_every, accumulate)
     x, mine = None, ranks.share(batch)
     for step in range(state.step + 1, steps + 1):
         try:

@@ -128,7 +128,7 @@ def test_passes_of_one_process_are_the_step_of_one_pass():
 
 def test_a_batch_that_cannot_be_parted_is_refused():
     flow = mg.glow((8, 8, 1), levels=1, steps=1, hidden=4, rng=0)
-    with pytest.raises(ValueError, match=r"a batch that 1 x 3 parts .* divide evenly, got 16"):
+    with pytest.raises(ValueError, match="evenly among 1 processes, in 3 passes each, got 16"):
         train(flow, data.digits(), steps=1, batch=16, accumulate=3)
 
 
@@ -197,7 +197,7 @@ def halved(last, folder, count, train_it):
 @mpi
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--data", "nowhere.npz"], "nowhere.npz"),
-    (["--batch", "3"], "expected a batch that 2 x 1 parts (processes x passes) divide evenly, got 3"),
+    (["--batch", "3"], "expected a batch that parts evenly among 2 processes, in 1 passes each, got 3"),
     (["--resume", "nowhere"], "expected no other option of training beside --resume"),
     (["--steps", "none"], "expected a whole number of at least 1"),
     (["--net", "plain"], "expected --net with --model realnvp"),
@@ -320,6 +320,23 @@ def test_the_first_of_those_that_fail_is_heard():
     with pytest.raises(Agreed, match="mine"):
         mine.agree(lambda: int("mine"))
     assert Ranks(Pretend([3, 1])).largest(2) == 3
+
+
+def test_what_differs_between_processes_is_refused():
+    class Same(Pretend):
+        def allgather(self, mine):
+            return [mine, mine, self.others or mine]
+
+    things = np.arange(3), {"seed": 1}, 2.5
+    Ranks(Same(None)).check_same(*things)
+    with pytest.raises(ValueError, match="got others in process 2 than in process 0"):
+        Ranks(Same("another digest")).check_same(*things)
+    digests = []
+    for changed in (things, (np.arange(4), *things[1:]), (*things[:2], 2.0)):
+        mine = Ranks(Pretend([]))
+        mine.comm.allgather = lambda digest: digests.append(digest) or [digest]
+        mine.check_same(*changed)
+    assert len(set(digests)) == 3
 
 
 @pytest.mark.parametrize("name", ranks.NUMBERS)
