@@ -31,7 +31,8 @@ def missing():
     answer = subprocess.run([MPIEXEC, "-n", "2", sys.executable, "-c",
                              "from mpi4py import MPI; print(MPI.COMM_WORLD.size)"],
                             capture_output=True, text=True, check=False)
-    return "" if answer.stdout.split() == ["2", "2"] else f"needs an mpi4py of mpiexec's MPI: {answer}"
+    # both print at once, and may do so on one line
+    return "" if "".join(answer.stdout.split()) == "22" else f"needs an mpi4py of mpiexec's MPI: {answer}"
 
 
 MISSING = missing()
