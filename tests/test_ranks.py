@@ -32,7 +32,9 @@ def missing():
                              "from mpi4py import MPI; print(MPI.COMM_WORLD.size)"],
                             capture_output=True, text=True, check=False)
     # both print at once, and may do so on one line
-    return "" if "".join(answer.stdout.split()) == "22" else f"needs an mpi4py of mpiexec's MPI: {answer}"
+    if "".join(answer.stdout.split()) == "22":
+        return ""
+    return f"needs an mpi4py of mpiexec's MPI: {answer}"
 
 
 MISSING = missing()
