@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from time import sleep
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,10 +23,11 @@ from minglow.text import one_line
 T = TypeVar("T")
 NUMBERS = "PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK"  # what launchers tell each process: its number
 SIZES = "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"
+PASSED_ON = 2.0  # seconds in which mpiexec has read what a process printed, on a busy machine, too
 
 
 class Agreed(Exception):
-    """An error of one process or of several, raised in all of them, with the first one's message."""
+    """An error of one process or of several, raised in all of them, with one message."""
 
 
 class Ranks:
@@ -42,8 +44,8 @@ class Ranks:
         self.size: int = comm.size if comm else 1
 
     def share(self, count: int) -> slice:
-        """This process's part of so many, in order; sizes differ by 1 at most."""
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+        """This process's part of so many, in order."""
+        return share(count, self.rank, self.size)
 
     def average(self, array: np.ndarray) -> None:
         """Replace an array, in place, by its mean over all processes: one Allreduce, on the host."""
@@ -102,7 +104,7 @@ class Ranks:
         return self.comm.bcast(result) if self.comm else result  # type: ignore[return-value]
 
     def check_same(self, *things: Any) -> None:
-        """Raise ValueError, in every process, unless arrays and words are the same in all of them."""
+        """Raise Agreed, in every process, unless arrays and words are the same in all of them."""
         if self.comm:
             digest = sha256()
             for thing in map(to_host, things):
@@ -110,8 +112,8 @@ class Ranks:
             said = self.comm.allgather(digest.hexdigest())
             if len(set(said)) > 1:
                 other = next(rank for rank, words in enumerate(said) if words != said[0])
-                raise ValueError("expected the same flow, images, seed and arguments in every process, "
-                                 f"got others in process {other} than in process 0")
+                raise Agreed("expected the same flow, images, seed and arguments in every process, "
+                             f"got others in process {other} than in process 0")
 
     def neighbours(self) -> tuple[int, int]:
         """This process's number among those of its machine, and how many these are."""
@@ -125,10 +127,16 @@ class Ranks:
     def abort(self) -> None:
         """End every process, whatever it is waiting for."""
         if self.comm:
+            sleep(PASSED_ON)  # mpiexec drops what it has not passed on when it ends them
             self.comm.Abort(1)
 
 
 ALONE = Ranks()
+
+
+def share(count: int, number: int, shares: int) -> slice:
+    """One of so many shares of `count` things, in order; sizes differ by 1 at most."""
+    return slice(number * count // shares, (number + 1) * count // shares)
 
 
 def check_parts(batch: int, processes: int, passes: int) -> None:

@@ -21,7 +21,7 @@ from minglow.distributions import Labels
 from minglow.evaluation import dequantizer_for, evaluate, labels_for
 from minglow.flow import Flow
 from minglow.optim import Adam, clip_norm, warm_up_cosine
-from minglow.ranks import ALONE, Ranks, check_parts
+from minglow.ranks import ALONE, Ranks, check_parts, share
 from minglow.state import State
 
 
@@ -80,8 +80,10 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
         state.restore(resume, len(images.train))
     else:
         start(state, flow, dequantizer, images.train, batch)
-    ranks.check_same(*state.arrays().values(), state.facts(), images.train, images.held_out, steps,
-                     batch, rate, warm_up, clip, decay, shift, whole, flip, evaluate_every, accumulate)
+    constants = [array for _, module in flow.walk() for array in module.constants.values()]
+    ranks.check_same(*state.arrays().values(), *constants, state.facts(), images.train, images.held_out,
+                     labels, held_out_labels, optimizer.__name__, steps, batch, rate, warm_up, clip,
+                     decay, shift, whole, flip, classification, evaluate_every, accumulate)
     x, mine = None, ranks.share(batch)
     for step in range(state.step + 1, steps + 1):
         try:
@@ -119,13 +121,14 @@ def in_passes(flow: Flow, x: np.ndarray, labels: Labels, classification: float, 
               ) -> tuple[float | np.ndarray, np.ndarray]:
     """`nll_and_grad` of x, a part after the other: each adds to the gradients, and their mean stays.
 
-    The sums are those of as many processes with a pass each; of two, to the last bit.
+    The sums are those of as many processes with a pass each; of two, to the last bit (but for a
+    dequantizer that learns, whose gradient is computed at once).
     """
     if passes == 1:
         return flow.nll_and_grad(x, labels, classification)
     nlls, dxs = [], []
     for i in range(passes):
-        part = slice(i * len(x) // passes, (i + 1) * len(x) // passes)
+        part = share(len(x), i, passes)
         of_part = None if labels is None else labels[part]
         nll, dx = flow.nll_and_grad(x[part], of_part, classification)
         nlls.append(nll)
@@ -136,9 +139,10 @@ def in_passes(flow: Flow, x: np.ndarray, labels: Labels, classification: float, 
 
 def make_step(state: State, ranks: Ranks, log_prob: np.floating | np.ndarray, clip: float, rate: float,
               ) -> tuple[float, float]:
-    """Move the learners by the gradient of all processes' images: the log-probability and the norm.
+    """Move the learners by the gradient of all processes' images.
 
-    Raises FloatingPointError, and moves nothing, where either is NaN or inf.
+    log_prob: of this process's; returns that of all, and the norm of the flow's gradient. Raises
+    FloatingPointError, and moves nothing, where one is NaN or inf.
     """
     norms = []
     for learner in state.learners.values():

@@ -167,7 +167,7 @@ FAULTS = {
     "pictures: many pixels in few bytes are opened": ("data/folder.py", "if megapixels > max(FREE", "if False and (FREE"),
     "diagnosis: the last fault for the first": ("diagnosis.py", "for name in reversed(flow.flat.where):", "for name in flow.flat.where:"),
     "ranks: the gradients' sum for their mean": ("ranks.py", "            total /= self.size\n", ""),
-    "ranks: shares overlap": ("ranks.py", "(self.rank + 1) * count // self.size)", "count)"),
+    "ranks: shares overlap": ("ranks.py", "(number + 1) * count // shares)", "count)"),
     "ranks: the last that failed is heard": ("ranks.py", "failed.index(True)", "self.size - 1 - failed[::-1].index(True)"),
     "ranks: a fault stays with its process": ("ranks.py", "            if any(failed):\n", "            if failed[self.rank]:\n"),
     "train: passes are added, not averaged": ("train.py", "    flow.flat.grad /= passes\n", ""),
