@@ -134,12 +134,12 @@ def test_a_browser_shows_it_without_a_complaint(page, browser, address):
     said = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
     assert said == []
     asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [message["params"]["request"]["url"] for message in asked
-            if message["method"] == "Network.requestWillBeSent"
+    sent = [message["params"] for message in asked if message["method"] == "Network.requestWillBeSent"
             and message["params"]["documentURL"].startswith(address)]  # not the browser's first page's
+    urls, ours = [one["request"]["url"] for one in sent], {one["requestId"] for one in sent}
     assert urls and all(url.startswith((address, "data:")) for url in urls), urls
     failed = [message["params"] for message in asked if message["method"] == "Network.loadingFailed"
-              and not message["params"].get("canceled")]
+              and message["params"]["requestId"] in ours and not message["params"].get("canceled")]
     assert failed == []
     assert browser.find_elements("css selector", ".katex-error, .system-message") == []
     words = browser.execute_script(
