@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=run.__doc__, description=run.__doc__, epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter)
-        sub.set_defaults(run=run, backend=None, threads=None)
+        sub.set_defaults(run=run, refuse=sub.error, backend=None, threads=None)
         return sub
 
     def add_common(sub: argparse.ArgumentParser, seed: str = "") -> None:
@@ -140,7 +140,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command, with whatever can go wrong told in one line; return the exit status."""
-    args = parser().parse_args(argv)
+    args, unknown = parser().parse_known_args(argv)
+    if unknown:  # said by the command, whose help would have told: parse_args sends to another one
+        args.refuse(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         if args.backend:
             minglow.use(args.backend)

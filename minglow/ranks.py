@@ -50,10 +50,11 @@ class Ranks:
     def average(self, array: np.ndarray) -> None:
         """Replace an array, in place, by its mean over all processes: one Allreduce, on the host."""
         if self.comm:
-            total = np.array(to_host(array))
+            total = to_host(array)
             self.comm.Allreduce(_in_place(), total)
             total /= self.size
-            array[...] = beside(total, array)
+            if total is not array:
+                array[...] = beside(total, array)
 
     def total(self, number: float) -> float:
         """The sum over all processes."""

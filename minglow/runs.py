@@ -37,13 +37,24 @@ def new_folder(parent: str | Path, name: str | None, stem: str) -> Path:
     if name is not None and (Path(name).name != name or name in ("", "..") or len(name) > LONGEST):
         raise ValueError(f"expected the name of a folder in {parent}, got {name!r}")
     if name is None:
-        taken = {path.name for path in parent.iterdir()} if parent.is_dir() else set()
-        name = next(f"{stem}-{i}" for i in range(1, len(taken) + 2) if f"{stem}-{i}" not in taken)
+        return first_free(parent, stem)
     folder = parent / name
     if folder.is_dir() and {path.name for path in folder.iterdir()} - {METRICS}:
         raise ValueError(f"expected a new run, got {folder}, which has content: choose another --name")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def first_free(parent: Path, stem: str) -> Path:
+    """Make parent/stem-1, or stem-2, ...: the first that is not there, and that nobody else makes."""
+    number = 1
+    while True:
+        folder = parent / f"{stem}-{number}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
 
 
 class Keeper:
@@ -108,7 +119,8 @@ def sample_sheet(flow: Flow, n: int, temperature: float, seed: int, levels: int,
     """A sheet of n samples; each class has a column of its own where there are some."""
     images = sample_images(flow, n, temperature, seed, levels, label)
     columns = flow.base.classes if label is None and flow.base.classes > 1 else 16
-    title = f"samples{'' if label is None else f' of class {label}'}, temperature {temperature:g}"
+    of = f" of class {label}" if label is not None else ", a class a column" if columns != 16 else ""
+    title = f"samples{of}, temperature {temperature:g}"
     return plots.image_sheet(images, min(n, columns), levels, title)
 
 

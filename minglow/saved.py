@@ -28,6 +28,9 @@ def load_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
         flow = follow(path, recipe)
         import_safetensors(flow, path)
         return flow, recipe
+    if (path / runs.LAST).exists() and not (path / runs.CHECKPOINT).exists():
+        raise checkpoint.CheckpointError(f"{path}: holds no model yet, it was stopped before its first "
+                                         f"evaluation (minglow train --resume {path} goes on)")
     saved = checkpoint.read(path / runs.CHECKPOINT if path.is_dir() else path)
     return restored(saved), saved.recipe
 

@@ -15,17 +15,19 @@ SIGNALS = signal.SIGINT, signal.SIGTERM
 def asked_to_stop() -> Iterator[Callable[[], int]]:
     """A function that gives the number of the signal that has come since, or 0.
 
-    The first signal puts the handlers that were there before back, so that a second one ends the
-    process as if nobody had waited. Only the main thread can listen; elsewhere none ever comes.
+    A second signal ends the process as if nobody had waited: the handlers that were there before get
+    it. Only the main thread can listen; elsewhere none ever comes.
     """
-    received = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if received:
+            put_back()
+            signal.raise_signal(number)
         received.append(number)
-        put_back()
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}
 

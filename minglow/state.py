@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from minglow.archive import description
 from minglow.checkpoint import Checkpoint, CheckpointError
+from minglow.data import Images
 from minglow.dequantizers import Dequantizer
 from minglow.device import all_finite, beside
 from minglow.flow import Flow
@@ -32,6 +34,7 @@ class State:
     """Where training stands: steps taken, random numbers, images still to come, and the learners.
 
     step      optimiser steps taken
+    images    what it is trained on: how many, and each part's shape, dtype and SHA-256
     rng       every random number of training
     waiting   places of those training images that this round has not shown yet
     best      the lowest held-out bits per dimension so far
@@ -39,8 +42,11 @@ class State:
     """
 
     def __init__(self, flow: Flow, dequantizer: Dequantizer, optimizer: type[Adam], decay: float,
-                 seed: int) -> None:
+                 seed: int, images: Images) -> None:
         self.step, self.best, self.rng = 0, float("inf"), np.random.default_rng(seed)
+        self.count = len(images.train)
+        self.images = {name: description(part) for name, part in images._asdict().items()
+                       if isinstance(part, np.ndarray)}
         self.waiting = np.empty(0, np.int64)
         self.learners = {
             name: Learner(part.flat, optimizer, decay)
@@ -57,9 +63,9 @@ class State:
         for learner in self.learners.values():
             learner.average.average[...] = learner.flat.value
 
-    def next_images(self, count: int, batch: int) -> np.ndarray:
-        """Places of the next images of `count`, (batch,)."""
-        chosen, self.waiting = take(self.waiting, count, batch, self.rng)
+    def next_images(self, batch: int) -> np.ndarray:
+        """Places of the next images to train on, (batch,)."""
+        chosen, self.waiting = take(self.waiting, self.count, batch, self.rng)
         return chosen
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -70,11 +76,12 @@ class State:
 
     def facts(self) -> dict[str, Any]:
         """The rest, as JSON can say it."""
-        return {"step": self.step, "best": self.best, "rng": self.rng.bit_generator.state}
+        return {"step": self.step, "best": self.best, "rng": self.rng.bit_generator.state,
+                "images": self.images}
 
-    def restore(self, saved: Checkpoint, count: int) -> None:
-        """Go on from where a checkpoint was written, with `count` images. Raises CheckpointError, and
-        changes nothing, unless it holds such a state."""
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from where a checkpoint was written. Raises CheckpointError, and changes nothing, unless
+        it holds such a state, of training on the same images."""
         for name, target in self.arrays().items():
             found = saved.arrays.get(name)
             if found is None or found.dtype != target.dtype or (
@@ -83,9 +90,12 @@ class State:
                 raise CheckpointError(f"{saved.path}: expected {name} as {target.dtype} {target.shape} "
                                       f"to go on from, got {got}")
         waiting = saved.arrays["waiting"]
-        if waiting.ndim != 1 or not ((waiting >= 0) & (waiting < count)).all():
-            raise CheckpointError(f"{saved.path}: expected places of the {count} images to train on, "
-                                  "got others: was it trained on these?")
+        if waiting.ndim != 1 or not ((waiting >= 0) & (waiting < self.count)).all():
+            raise CheckpointError(f"{saved.path}: expected places of the {self.count} images to train "
+                                  "on, got others: was it trained on these?")
+        if saved.facts.get("images", self.images) != self.images:  # older states do not say
+            raise CheckpointError(f"{saved.path}: expected the images and labels that it was trained on "
+                                  "to go on with, got others")
         step, best, rng = steps_done(saved), saved.facts.get("best"), np.random.default_rng()
         try:
             rng.bit_generator.state = saved.facts["rng"]

@@ -75,19 +75,19 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
     dequantizer = dequantizer_for(images.levels, dequantizer)
     labels = labels_for(flow, images.train_labels, len(images.train))
     held_out_labels = labels_for(flow, images.held_out_labels, len(images.held_out))
-    state = State(flow, dequantizer, optimizer, decay, seed)
+    state = State(flow, dequantizer, optimizer, decay, seed, images)
     if resume:
-        state.restore(resume, len(images.train))
+        state.restore(resume)
     else:
         start(state, flow, dequantizer, images.train, batch)
     constants = [array for _, module in flow.walk() for array in module.constants.values()]
-    ranks.check_same(*state.arrays().values(), *constants, state.facts(), images.train, images.held_out,
-                     labels, held_out_labels, optimizer.__name__, steps, batch, rate, warm_up, clip,
-                     decay, shift, whole, flip, classification, evaluate_every, accumulate)
+    ranks.check_same(*state.arrays().values(), *constants, state.facts(), optimizer.__name__, steps,
+                     batch, rate, warm_up, clip, decay, shift, whole, flip, classification,
+                     evaluate_every, accumulate)
     x, mine = None, ranks.share(batch)
     for step in range(state.step + 1, steps + 1):
         try:
-            chosen = state.next_images(len(images.train), batch)
+            chosen = state.next_images(batch)
             pictures = random_shifts(images.train[chosen], shift, state.rng, whole)
             pictures = random_flips(pictures, state.rng) if flip else pictures
             state.forget_gradients()
@@ -161,7 +161,7 @@ def make_step(state: State, ranks: Ranks, log_prob: np.floating | np.ndarray, cl
 
 def start(state: State, flow: Flow, dequantizer: Dequantizer, images: np.ndarray, batch: int) -> None:
     """The data-dependent start, by one whole batch in every process, at which the averages begin."""
-    first = images[state.next_images(len(images), batch)]
+    first = images[state.next_images(batch)]
     flow.initialize(draw_for(flow, first, dequantizer, state.rng)[0])
     state.start_averages()
 

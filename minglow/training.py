@@ -32,8 +32,8 @@ def run_train(args: argparse.Namespace) -> None:
     try:
         share_machine(args, ranks)
         run = ranks.agree(lambda: prepared(args, ranks))
-        folder = ranks.first(lambda: args.resume or runs.new_folder(args.runs, args.name,
-                                                                    Path(args.data).stem))
+        folder = ranks.first(lambda: run.last.path.parent if run.last else runs.new_folder(
+            args.runs, args.name, Path(args.data).stem))
         if ranks.rank:
             learn(run, ranks)
         else:
@@ -66,7 +66,7 @@ def prepared(args: argparse.Namespace, ranks: Ranks = ALONE) -> Run:
         if others:
             raise ValueError(f"expected no other option of training beside --resume, got {others[0]}: "
                              "the run keeps those that it began with")
-        last = checkpoint.read(args.resume / runs.LAST)
+        last = checkpoint.read(last_of(args.resume))
         recipe, flow = last.recipe, restored(last)
         images = data_for(recipe, args if "data" in said(args) else None)
     else:
@@ -104,7 +104,8 @@ def lead(folder: Path, run: Run, ranks: Ranks = ALONE) -> None:
     sweep(folder)
     steps, done = training(recipe)["steps"], steps_done(run.last) if run.last else 0
     say(run=folder, parameters=flow.flat.value.size, images=len(images.train), backend=kernels.current(),
-        **({"processes": ranks.size} if ranks.size > 1 else {}))
+        **({"processes": ranks.size} if ranks.size > 1 else {}),
+        **({"resumed": f"after step {done} of {steps}"} if run.last else {}))
     with metrics.Recorder(folder, steps, done=done) as recorder:
         keeper = runs.Keeper(folder, flow, run.dequantizer, recipe, recorder, images.held_out[:16])
         try:
@@ -116,6 +117,19 @@ def lead(folder: Path, run: Run, ranks: Ranks = ALONE) -> None:
     runs.pictures(folder, flow, images, recorder.curve, recipe["seed"])
     report_quality(flow, images, placed(load_dequantizer(folder, recipe)))
     say(pictures=", ".join(sorted(str(path) for path in folder.glob("*.png"))))
+
+
+def last_of(run: Path) -> Path:
+    """Where a run's training stands: the file in its folder, or the file itself that was named.
+
+    Raises CheckpointError for a run that ended before it saved anything.
+    """
+    if run.name == runs.LAST:
+        return run
+    last = run / runs.LAST
+    if run.is_dir() and not last.exists():
+        raise checkpoint.CheckpointError(f"{last}: no such file, the run ended before it saved anything")
+    return last
 
 
 def said(args: argparse.Namespace) -> set[str]:

@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pytest
@@ -178,6 +179,9 @@ def test_runs_are_numbered_and_never_overwritten(tmp_path):
         folder = runs.new_folder(tmp_path, None, "a")
         assert folder == tmp_path / expected
         (folder / "model.npz").touch()
+    with ThreadPool(8) as pool:  # at one moment: each gets one of its own
+        folders = pool.map(lambda _: runs.new_folder(tmp_path, None, "a"), range(40))
+    assert {folder.name for folder in folders} == {f"a-{number}" for number in range(3, 43)}
     (tmp_path / "empty").mkdir()
     assert runs.new_folder(tmp_path, "empty", "a") == tmp_path / "empty"
     with pytest.raises(ValueError, match="a-1, which has content: choose another --name"):
@@ -311,6 +315,14 @@ def test_every_help_shows_an_example(command, capsys):
         main([command, "--help"])
     assert exit.value.code == 0
     assert f"example:\n  minglow {command} " in capsys.readouterr().out
+
+
+def test_an_option_that_a_command_does_not_have_is_refused_by_that_command(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["sample", "a", "--count", "9"])
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == ("minglow sample: error: unrecognized arguments: --count 9 "
+                                       "(see minglow sample --help)\n")
 
 
 def test_training_lowers_held_out_bits_and_leaves_the_average():

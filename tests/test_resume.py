@@ -5,6 +5,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import zipfile
 from functools import partial
 
@@ -76,13 +78,14 @@ def goes_on(path, backend, at, steps):
 
 def test_another_states_checkpoint_is_refused_and_changes_nothing(tmp_path):
     flow, dequantizer = parts()
-    state = State(flow, dequantizer, Adamax, 0.9, 0)
+    state = State(flow, dequantizer, Adamax, 0.9, 0, images())
     state.step = 1
     path = tmp_path / "last.npz"
     checkpoint.save(path, flow, {}, state.arrays(), state.facts())
     saved = checkpoint.read(path)
     without = {name: array for name, array in saved.arrays.items() if name != "dequantizer.mean"}
     small = saved.arrays | {"flow.average": np.zeros(3, np.float32)}
+    no_labels = {name: part for name, part in saved.facts["images"].items() if "labels" not in name}
     for changed, message in (
         (saved._replace(arrays=without), "expected dequantizer.mean as float32 .*got none"),
         (saved._replace(arrays=small), r"expected flow.average as .*got float32 \(3,\)"),
@@ -91,13 +94,32 @@ def test_another_states_checkpoint_is_refused_and_changes_nothing(tmp_path):
         (saved._replace(facts=saved.facts | {"best": float("nan")}), "the best bits .*, got nan"),
         (saved._replace(facts=saved.facts | {"rng": {"bit_generator": "MT"}}), "generator's state"),
         (saved._replace(arrays=saved.arrays | {"waiting": np.array([20])}), "places of the 20 images"),
+        (saved._replace(facts=saved.facts | {"images": no_labels}), "the images and labels that it was"),
     ):
-        other = State(*parts(seed=2), Adamax, 0.9, 5)
+        other = State(*parts(seed=2), Adamax, 0.9, 5, images())
         before = {name: array.copy() for name, array in other.arrays().items()}
         with pytest.raises(CheckpointError, match=message):
-            other.restore(changed, 20)
+            other.restore(changed)
         for name, array in other.arrays().items():
             np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("part", ["train", "held_out", "train_labels", "held_out_labels"])
+def test_training_does_not_go_on_with_other_images(tmp_path, part):
+    path, (flow, dequantizer) = tmp_path / "last.npz", parts()
+    learn(flow, dequantizer, keep=lambda state, best: checkpoint.save(path, flow, {}, state.arrays(),
+                                                                      state.facts()))
+    last = checkpoint.read(path)
+    changed = getattr(images(), part).copy()
+    changed.flat[0] = 2 - changed.flat[0] % 2  # another one that is allowed
+    before = digest(flow)
+    with pytest.raises(CheckpointError, match="expected the images and labels that it was trained on"):
+        train(flow, images()._replace(**{part: changed}), batch=7, dequantizer=dequantizer,
+              optimizer=Adamax, resume=last)
+    assert digest(flow) == before
+    silent = {key: value for key, value in last.facts.items() if key != "images"}  # as older states are
+    train(flow, images(), steps=STEPS, batch=7, decay=0.9, dequantizer=dequantizer, optimizer=Adamax,
+          resume=last._replace(facts=silent))
 
 
 def test_the_command_goes_on_after_a_signal(tmp_path, monkeypatch, capsys):
@@ -127,11 +149,48 @@ def test_the_command_goes_on_after_a_signal(tmp_path, monkeypatch, capsys):
              for name in ("whole", "cut")}
     assert lines["whole"] == lines["cut"] and len(lines["cut"]) == 251
     assert not list((tmp_path / "runs/cut").glob("*.tmp"))
-    assert cli.main(["train", "--resume", "runs/cut"]) == 0  # nothing left to do, and nothing lost
+    capsys.readouterr()
+    assert cli.main(["train", "--resume", "runs/cut/last.npz"]) == 0  # nothing to do, and nothing lost
+    assert "resumed=after step 250 of 250\n" in capsys.readouterr().out
     assert cli.main(["train", "--resume", "runs/cut", "--steps", "9"]) == 1
     assert "expected no other option of training beside --resume, got steps" in capsys.readouterr().err
     assert cli.main(["train", "--resume", "runs/none"]) == 1
-    assert "none/last.npz: no such file" in capsys.readouterr().err
+    assert "none/last.npz: no such file\n" in capsys.readouterr().err
+    (tmp_path / "runs/none").mkdir()
+    assert cli.main(["train", "--resume", "runs/none"]) == 1
+    assert "last.npz: no such file, the run ended before it saved anything" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_before_its_first_evaluation_has_no_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    real = metrics.Recorder.__call__
+    monkeypatch.setattr(metrics.Recorder, "__call__", lambda self, progress: (
+        real(self, progress), os.kill(os.getpid(), signal.SIGTERM)))
+    assert cli.main(["train", "-K", "1", "-L", "1", "--hidden", "4", "--steps", "9"]) == 143
+    for command in "sample", "evaluate", "info":
+        assert cli.main([command, "runs/digits-1"]) == 1
+        assert "runs/digits-1: holds no model yet, it was stopped before" in capsys.readouterr().err
+    monkeypatch.setattr(metrics.Recorder, "__call__", real)
+    assert cli.main(["train", "--resume", "runs/digits-1"]) == 0
+    assert cli.main(["info", "runs/digits-1"]) == 0
+
+
+AT_ONCE = """
+import os, signal
+from minglow.signals import SIGNALS, asked_to_stop
+with asked_to_stop() as stop:
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    for number in SIGNALS:
+        os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    print("goes on")
+"""
+
+
+def test_two_signals_at_one_moment_end_the_process_without_a_word():
+    ended = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True,
+                           check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "", "")
 
 
 @pytest.mark.parametrize(("damage", "message"), [
@@ -160,7 +219,7 @@ def test_the_best_model_is_kept_and_not_the_last(tmp_path):
     with metrics.Recorder(tmp_path / "run", 3, stream=io.StringIO()) as recorder:
         dequantizer = mg.dequantizers.UniformDequantizer(17)
         keeper = runs.Keeper(tmp_path / "run", flow, dequantizer, {}, recorder, images().train[:4])
-        state = State(flow, dequantizer, Adamax, 0.9, 0)
+        state = State(flow, dequantizer, Adamax, 0.9, 0, images())
         for value, best in ((0.01, True), (0.02, False)):
             state.learners["flow"].average.average[...] = value
             flow.flat.value[...] = 10 * value
