@@ -75,7 +75,7 @@ def interpolate(flow: Flow, start: np.ndarray, end: np.ndarray, frames: int = 9)
 def attribute_direction(flow: Flow, having: np.ndarray, lacking: np.ndarray) -> np.ndarray:
     """From the mean latent of images that lack an attribute to that of those that have it, (D,).
 
-    mean z+ - mean z- (Kingma & Dhariwal 2018, section 5.2, semantic manipulation).
+    mean z+ - mean z- (Kingma & Dhariwal 2018, section 6, semantic manipulation).
     """
     return flow.latents(having).mean(axis=0) - flow.latents(lacking).mean(axis=0)
 

@@ -30,6 +30,11 @@ SECONDS = 120  # that a notebook may take
 METADATA = {"jupytext": {"formats": "ipynb,py:percent"},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"}}
+CONFIG = f"""# What nbgrader's commands read in this folder.
+c = get_config()
+c.CourseDirectory.course_id = "minglow"
+c.ExecutePreprocessor.timeout = {SECONDS}  # seconds that a cell may take
+"""
 
 
 def from_text(path: Path) -> nbformat.NotebookNode:
@@ -117,13 +122,20 @@ def led(link: re.Match) -> str:
 
 
 def course(folder: Path, notebooks: list[Path]) -> object:
-    """An nbgrader course, an assignment for each notebook, all released; returns nbgrader's API."""
-    from nbgrader.apps import NbGraderAPI  # noqa: PLC0415  needed for courses alone
-    from traitlets.config import Config  # noqa: PLC0415
+    """An nbgrader course, an assignment for each notebook, all released; returns nbgrader's API.
 
-    settings = {"CourseDirectory": {"root": str(folder.resolve()), "course_id": "minglow"},
-                "ExecutePreprocessor": {"timeout": SECONDS}}
-    nbgrader = NbGraderAPI(config=Config(settings))
+    Settings that are there already are kept.
+    """
+    from nbgrader.apps import NbGraderAPI  # noqa: PLC0415  needed for courses alone
+    from traitlets.config import PyFileConfigLoader  # noqa: PLC0415
+
+    settings = folder / "nbgrader_config.py"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not settings.exists():
+        settings.write_text(CONFIG, encoding="utf-8")
+    config = PyFileConfigLoader(settings.name, str(folder)).load_config()
+    config.CourseDirectory.root = str(folder.resolve())
+    nbgrader = NbGraderAPI(config=config)
     for path in notebooks:
         source = folder / "source" / path.stem
         shutil.copytree(HERE / "models", source / "models", dirs_exist_ok=True)

@@ -27,5 +27,6 @@ def test_solutions_earn_all_points_and_the_empty_version_none(text, tmp_path):
     assert "SOLUTION" not in words and "YOUR CODE HERE" in words
     possible = sum(map(int, re.findall(r"^# %% test=.* points=(\d+)$", text.read_text(encoding="utf-8"),
                                        re.MULTILINE)))
+    assert (tmp_path / "nbgrader_config.py").read_text(encoding="utf-8") == build.CONFIG
     assert build.points(nbgrader, tmp_path, notebook, "solved") == (possible, possible)
     assert build.points(nbgrader, tmp_path, empty, "empty") == (0, possible)
