@@ -34,8 +34,8 @@ def cupy() -> Any:
     try:
         runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
-        missing = "a GPU" if "NoDevice" in str(error) else "a driver of an NVIDIA GPU"
-        raise ImportError(f"expected {missing} for the backend cupy, got none: {error}") from None
+        missing = "a GPU" if "NoDevice" in str(error) else "an NVIDIA GPU's driver, new enough,"
+        raise ImportError(f"expected {missing} for the backend cupy: {error}") from None
     return library
 
 
