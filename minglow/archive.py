@@ -52,7 +52,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes its name once it is whole and on the disk, or never.
 
-    Where there is a file of that name, its mode is kept.
+    Where there is a file of that name, its mode is kept. An OSError names it.
     """
     temporary = path.with_name(path.name + TEMPORARY.format(os.getpid()))
     try:
@@ -64,7 +64,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno and not error.filename2:  # a full disk names none
+            error.filename = str(path)
         temporary.unlink(missing_ok=True)
         raise
 
@@ -80,10 +82,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def temporaries(folder: Path) -> list[Path]:
+    """What writers in a folder have not finished, or never will: they were killed."""
+    return [path for path in folder.glob("*" + TEMPORARY.format("*"))
+            if path.name.rsplit(".", 2)[1].isdecimal() and path.is_file()]
+
+
 def sweep(folder: Path) -> list[Path]:
     """Remove what writers that were killed have left in a folder; return what it was."""
-    left = [path for path in folder.glob("*" + TEMPORARY.format("*"))
-            if path.name.rsplit(".", 2)[1].isdecimal() and path.is_file()]
+    left = temporaries(folder)
     for path in left:
         path.unlink(missing_ok=True)
     return left

@@ -66,6 +66,6 @@ def maker(what: str, value: Any) -> Callable[..., Any]:
 
 def path(value: Any) -> Any:
     """The path of a file: text, or a pathlib.Path."""
-    if not isinstance(value, (str, os.PathLike)) or "\0" in str(value):
+    if not isinstance(value, (str, os.PathLike)) or "\0" in str(value) or value == "":
         raise ValueError(f"expected a path, got {shortened(value)}")
     return value

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from reprlib import repr as shortened
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +18,7 @@ from threadpoolctl import ThreadpoolController
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
              "VECLIB_MAXIMUM_THREADS")
+MOST = 4096
 
 
 class threads:
@@ -25,14 +27,14 @@ class threads:
     It holds from then on; `with minglow.threads(1): ...` holds until the end of the block.
     Otherwise large flows take every core, and small ones, whose products end before a second thread
     has its share of the numbers, take one; a variable such as OMP_NUM_THREADS decides for both.
-    Raises ValueError unless n is a whole number of at least 1.
+    Raises ValueError unless n is a whole number from 1 to MOST.
     """
 
     chosen: int | None = None  # by the last one that holds
 
     def __init__(self, n: int) -> None:
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise ValueError(f"expected a number of threads of at least 1, got {n!r}")
+        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST:
+            raise ValueError(f"expected a number of threads from 1 to {MOST}, got {shortened(n)}")
         self.before = threads.chosen, [library.num_threads for library in libraries()]
         threads.chosen = n
         for library in libraries():

@@ -81,7 +81,8 @@ def read(path: str | Path) -> Checkpoint:
 def check_file(path: Path) -> None:
     """Raise CheckpointError unless there is a file to read."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+        what = "a folder" if path.is_dir() else "a pipe or a device" if path.exists() else ""
+        raise CheckpointError(f"{path}: {what}, not a file" if what else f"{path}: no such file")
 
 
 def load(path: str | Path, flow: Saved) -> None:

@@ -28,7 +28,7 @@ from minglow.commands import (
 )
 from minglow.options import add_model, add_training, amount, natural, positive
 from minglow.ranks import Agreed, launched
-from minglow.text import one_line
+from minglow.text import lead_nowhere, one_line, tell
 from minglow.train import Interrupted
 from minglow.training import run_train
 
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=run.__doc__, description=run.__doc__, epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter)
-        sub.set_defaults(run=run, refuse=sub.error, backend=None, threads=None)
+        sub.set_defaults(run=run, parser=sub, backend=None, threads=None)
         return sub
 
     def add_common(sub: argparse.ArgumentParser, seed: str = "") -> None:
@@ -69,7 +69,6 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--resume", type=Path, metavar="RUN",
                      help="go on with a run that was interrupted, all else being as it was")
     sub.add_argument("--name", help="folder of this run; by default the data's name and a number")
-    sub.set_defaults(unsaid=sub.parse_args([]))
 
     sub = command("sample", run_sample, "minglow sample runs/digits-1 -n 64 --temperature 0.8")
     add_checkpoint(sub, out=True)
@@ -131,18 +130,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Of the processes of an mpiexec the first one speaks for all.
     """
-    if launched():
-        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), \
-                redirect_stderr(nowhere):
-            return run(argv)
-    return run(argv)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, \
+            redirect_stdout(nowhere if launched() or sys.stdout is None else sys.stdout), \
+            redirect_stderr(nowhere if launched() or sys.stderr is None else sys.stderr):
+        return run(argv)
+
+
+def said(args: argparse.Namespace, argv: Sequence[str] | None) -> set[str]:
+    """The options that a command line sets, be it to their defaults."""
+    args.parser.set_defaults(**dict.fromkeys(vars(args)))
+    words = list(sys.argv[1:] if argv is None else argv)
+    set_to = vars(args.parser.parse_args(words[words.index(args.command) + 1:]))
+    return {key for key, value in set_to.items() if value is not None}
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command, with whatever can go wrong told in one line; return the exit status."""
     args, unknown = parser().parse_known_args(argv)
     if unknown:  # said by the command, whose help would have told: parse_args sends to another one
-        args.refuse(f"unrecognized arguments: {' '.join(unknown)}")
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    args.said = said(args, argv)
     try:
         if args.backend:
             minglow.use(args.backend)
@@ -151,16 +158,16 @@ def run(argv: Sequence[str] | None = None) -> int:
         with np.errstate(all="ignore"):  # Flow looks for NaN and inf, and says where they came from
             return args.run(args) or 0
     except BrokenPipeError:  # whoever read has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+        lead_nowhere(sys.stdout)
         return 128 + 13
     except (Agreed, ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
-        print(f"minglow {args.command}: error: {one_line(error)}", file=sys.stderr)
+        tell(f"minglow {args.command}: error: {one_line(error)}")
         return 1
     except Interrupted as interruption:
-        print(f"minglow {args.command}: {interruption}", file=sys.stderr)
+        tell(f"minglow {args.command}: {interruption}")
         return 128 + interruption.signal
     except KeyboardInterrupt:
-        print(f"minglow {args.command}: interrupted", file=sys.stderr)
+        tell(f"minglow {args.command}: interrupted")
         return 130
 
 

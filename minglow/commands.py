@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 import minglow
 from minglow import data, kernels, runs
+from minglow.archive import replacing
 from minglow.dequantizers import Dequantizer
 from minglow.device import beside, to_device, to_host
 from minglow.diagnosis import Invertibility, invertibility
@@ -80,7 +81,9 @@ def run_sample(args: argparse.Namespace) -> None:
     name = f"samples{of}-T{args.temperature:g}-seed{args.seed}.png"
     out = args.out or in_run_of(args.checkpoint, name)
     if out.suffix == ".npy":
-        np.save(out, runs.sample_images(flow, args.number, args.temperature, args.seed, levels, label))
+        images = runs.sample_images(flow, args.number, args.temperature, args.seed, levels, label)
+        with replacing(out) as file:
+            np.save(file, images)
     else:
         figure = runs.sample_sheet(flow, args.number, args.temperature, args.seed, levels, label)
         out = save(figure, out)
@@ -148,7 +151,7 @@ def save(figure: Figure, out: Path) -> Path:
     if out.is_dir():
         raise ValueError(f"expected a file to write, got the folder {out}")
     out = out if out.suffix else out.with_suffix(".png")
-    figure.savefig(out, dpi=150)
+    runs.save_figure(figure, out)
     return out
 
 

@@ -35,6 +35,14 @@ def give_back_freed_memory() -> bool:
     return bool(_call("malloc_trim", 0))
 
 
+def installed() -> int:
+    """Bytes of this machine's memory; where it does not say, more than any has."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return 2**63
+
+
 def _call(name: str, *arguments: int) -> int:
     """A function of the C library, or 0 where it has none of that name."""
     try:

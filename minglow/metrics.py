@@ -11,20 +11,28 @@ from typing import TextIO
 from tqdm import tqdm
 
 from minglow.archive import replacing
+from minglow.text import Unheard
 from minglow.train import Progress
 
 METRICS = "metrics.csv"
 
 
+class Bar(tqdm):
+    """A progress bar without a thread that watches it: one more to trip over at the end."""
+
+    monitor_interval = 0
+
+
 class Recorder:
     """Shows where training stands, and keeps it in metrics.csv; one call a step.
 
-    On a terminal a progress bar; elsewhere a key=value line for every evaluation. A run that goes on
-    after `done` steps keeps their lines, drops any after them, and counts the seconds on.
+    On a terminal a progress bar; elsewhere a key=value line for every evaluation; whoever reads neither
+    any more stops nothing. A run that goes on after `done` steps keeps their lines, drops any after
+    them, and counts the seconds on.
     """
 
     def __init__(self, folder: Path, steps: int, stream: TextIO | None = None, done: int = 0) -> None:
-        self.stream = stream or sys.stderr
+        self.stream = Unheard(stream or sys.stderr)
         self.curve: list[tuple[int, float, float]] = []  # step, mean training bits, held-out bits
         self.since: list[float] = []  # training bits since the last evaluation
         path = folder / METRICS
@@ -37,8 +45,8 @@ class Recorder:
         self.start = perf_counter() - (figures(lines[-1])[-1] if lines else 0.0)
         self.first, self.began = done, perf_counter()
         self.file = path.open("a", encoding="utf-8")
-        self.bar = tqdm(total=steps, initial=done, unit="step", file=self.stream, dynamic_ncols=True,
-                        disable=not self.stream.isatty())
+        self.bar = Bar(total=steps, initial=done, unit="step", file=self.stream, dynamic_ncols=True,
+                       disable=not self.stream.isatty())
 
     def __call__(self, progress: Progress) -> None:
         """Take in one step."""
@@ -47,6 +55,10 @@ class Recorder:
         self.file.write(",".join(fields) + "\n")
         self._remember(progress.step, progress.bits, progress.held_out_bits)
         self._show(progress, seconds)
+
+    def tell(self, words: str) -> None:
+        """A line above the progress bar."""
+        self.bar.write(words, file=self.stream)
 
     def flush(self) -> None:
         """Put what was taken in onto the disk: a checkpoint must not be ahead of its metrics."""
@@ -80,7 +92,10 @@ class Recorder:
 
 
 def kept_lines(path: Path, done: int) -> list[str]:
-    """The lines of metrics.csv of the first `done` steps. Raises ValueError unless all are there."""
+    """The lines of metrics.csv of the first `done` steps; none where the file is gone, and the training
+    is not. Raises ValueError for a file that lacks one of them."""
+    if not path.is_file():
+        return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[1:done + 1] if done else []
     for number in range(1, done + 1):
         line = lines[number - 1] if number <= len(lines) else ""
@@ -90,7 +105,7 @@ def kept_lines(path: Path, done: int) -> list[str]:
             whole = False
         if not whole:
             raise ValueError(f"{path}: expected the figures of step {number} in line {number + 1}, "
-                             f"got {line!r}")
+                             f"got {line!r}: mend it, or move the file away, and the run goes on")
     return lines
 
 

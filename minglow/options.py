@@ -1,11 +1,16 @@
-"""The command line's options of models and training, and the kinds of numbers they take. Floor 4."""
+"""Options of models and training: their kinds of numbers, and the recipe that they make. Floor 4."""
 
 from __future__ import annotations
 
 import argparse
+from reprlib import repr as shortened
+from typing import Any
 
+from minglow import data
+from minglow.commands import reading
 from minglow.recipes import (
     BASES,
+    BELONGS,
     COUPLINGS,
     DEFAULTS,
     DEQUANTIZERS,
@@ -72,17 +77,60 @@ def add_training(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--flip", action="store_true", help="mirror half of the training images")
 
 
+def check_options(args: argparse.Namespace) -> None:
+    """Raise ValueError for an option that its model does not have."""
+    for key in sorted(args.said & BELONGS.keys()):
+        if args.model not in BELONGS[key]:
+            models = " or ".join(BELONGS[key])
+            raise ValueError(f"expected --{key.replace('_', '-')} with --model {models}, "
+                             f"got --model {args.model}")
+    if args.classification and not args.conditional:
+        raise ValueError("expected --classification with --conditional, got it alone")
+
+
+def recipe_of(args: argparse.Namespace, images: data.Images) -> dict[str, Any]:
+    """All that a flow is built from, as JSON can say it."""
+    defaults = DEFAULTS[args.model]
+    classes = 0
+    if args.conditional:
+        if images.train_labels is None:
+            raise ValueError(f"expected labelled images for --conditional, got none in {args.data}")
+        classes = int(images.train_labels.max()) + 1
+    read_as = 256 if args.bits else images.levels  # before bits are taken away
+    return {
+        "model": args.model, "shape": list(images.train.shape[1:]),
+        "levels": args.levels or defaults["levels"], "steps": args.flow_steps or defaults["steps"],
+        "hidden": args.hidden or defaults["hidden"], "permutation": args.permutation,
+        "coupling": args.coupling, "net": args.net, "base": args.base,
+        "learned_prior": not args.no_learned_prior, "learned_top": args.learned_top,
+        "classes": classes, "logit": args.logit, "dequantize": args.dequantize,
+        "reversible": args.reversible, "dtype": args.dtype, "seed": args.seed, "data": args.data,
+        "grey_levels": images.levels, "reading": reading(args) | {"grey_levels": read_as},
+        "training": training_of(args),
+    }
+
+
+def training_of(args: argparse.Namespace) -> dict[str, Any]:
+    """How it is trained: the arguments of `train`, as JSON can say them."""
+    shift = float(args.data == "digits") if args.shift is None else args.shift
+    rate = DEFAULTS[args.model]["rate"] if args.rate is None else args.rate
+    return {"steps": args.steps, "batch": args.batch, "rate": rate, "decay": args.decay, "shift": shift,
+            "whole": args.whole, "flip": args.flip, "classification": args.classification,
+            "optimizer": args.optimizer, "seed": args.seed, "evaluate_every": args.evaluate_every,
+            "accumulate": args.accumulate}
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
+    return natural(text, 1)
 
 
-def natural(text: str) -> int:
-    """A whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+def natural(text: str, least: int = 0) -> int:
+    """A whole number of at least 0, in at most 18 digits: 64 bits hold it."""
+    if not text.isdecimal() or len(text) > 18 or int(text) < least:
+        end = " of at most 18 digits" if len(text) > 18 else ""
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number of at least {least}{end}, got {shortened(text)}")
     return int(text)
 
 
@@ -108,6 +156,6 @@ def amount(text: str) -> float:
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not 0 <= value < float("inf"):
+    if not 0 <= value < float("inf") or "_" in text:  # Python's 1_000 is nobody else's
         raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
     return value

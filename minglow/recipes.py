@@ -6,15 +6,16 @@ The one place that turns words into classes.
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 
 import minglow
-from minglow import dequantizers, distributions, layers, nets, optim
+from minglow import dequantizers, distributions, layers, memory, nets, optim
 from minglow.dequantizers import Dequantizer
 from minglow.flow import Flow
-from minglow.words import AMOUNT, SHAPE, TEXT, TRUTH, check, one_of, optional, whole
+from minglow.words import AMOUNT, SHAPE, TEXT, TRUTH, check, one_of, optional, smallest_size, whole
 
 PERMUTATIONS = {"1x1": layers.InvConv1x1, "lu": layers.InvConv1x1LU,
                 "shuffle": layers.Shuffle, "reverse": layers.Reverse}
@@ -50,6 +51,21 @@ def checked(recipe: Any) -> dict[str, Any]:
     check(full, KINDS, "a recipe")
     check(full.get("reading", dict.fromkeys(READING)), READING, "a recipe's reading")
     return full
+
+
+def check_memory(recipe: dict[str, Any]) -> None:
+    """Raise ValueError for a flow whose training this machine's memory cannot hold.
+
+    By a bound from below: five numbers for each parameter, Python's own for each step, and two for
+    each pixel of a pass.
+    """
+    how, recipe = training(recipe), checked(recipe)
+    size = np.dtype(recipe["dtype"]).itemsize
+    needed = max(5 * size * smallest_size(recipe), 10_000 * recipe["steps"],
+                 2 * size * prod(recipe["shape"]) * how["batch"] // how["accumulate"])
+    if needed > memory.installed():
+        raise ValueError(f"expected training that {memory.installed() / 1e9:.0f} GB of memory hold, "
+                         f"got one that takes {needed / 1e9:.3g} GB at least: a smaller model or batch?")
 
 
 def training(recipe: dict[str, Any]) -> dict[str, Any]:

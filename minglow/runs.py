@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from minglow import checkpoint, plots
+from minglow.archive import replacing, temporaries
 from minglow.bits import dequantize, quantize
 from minglow.data import Images
 from minglow.dequantizers import Dequantizer
@@ -19,6 +23,11 @@ from minglow.flow import Flow
 from minglow.inference import interpolate
 from minglow.metrics import METRICS, Recorder
 from minglow.state import State
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 CHECKPOINT = "model.npz"  # the best so far, and its dequantizer if that learns
 LAST = "last.npz"  # where training stands
@@ -31,7 +40,7 @@ TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 def new_folder(parent: str | Path, name: str | None, stem: str) -> Path:
     """Make parent/name, or the first free parent/stem-1, stem-2, ...; never one that has content.
 
-    metrics.csv alone is none: a run that ended before anything was kept.
+    metrics.csv alone is none: a run that ended before anything was kept. Nor is a half-written file.
     """
     parent = Path(parent)
     if name is not None and (Path(name).name != name or name in ("", "..") or len(name) > LONGEST):
@@ -39,10 +48,34 @@ def new_folder(parent: str | Path, name: str | None, stem: str) -> Path:
     if name is None:
         return first_free(parent, stem)
     folder = parent / name
-    if folder.is_dir() and {path.name for path in folder.iterdir()} - {METRICS}:
+    if folder.is_dir() and set(folder.iterdir()) - {folder / METRICS, *temporaries(folder)}:
         raise ValueError(f"expected a new run, got {folder}, which has content: choose another --name")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """This process alone trains in the folder, until the end of the block or its own.
+
+    Raises ValueError where another one does. Where the system has no such locks, whoever starts two
+    has to see to it.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: expected a run that no other process is training, "
+                             "got one that is") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def first_free(parent: Path, stem: str) -> Path:
@@ -81,7 +114,7 @@ class Keeper:
         checkpoint.save(self.folder / LAST, self.flow, self.recipe, state.arrays(), state.facts())
         warning = invertibility(self.flow, self.x).warning()
         if warning:
-            self.recorder.bar.write(f"step={state.step} warning={warning}", file=self.recorder.stream)
+            self.recorder.tell(f"step={state.step} warning={warning}")
 
 
 def check_room(folder: Path, needed: int) -> None:
@@ -102,7 +135,13 @@ def pictures(folder: Path, flow: Flow, images: Images, curve: list[tuple[int, fl
         "interpolation.png": interpolation_strip(flow, images.held_out, images.levels),
     }
     for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=150)
+        save_figure(figure, folder / name)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the name's ending; until it is whole, the old file stays."""
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix[1:], dpi=150)
 
 
 def sample_images(flow: Flow, n: int, temperature: float, seed: int, levels: int,

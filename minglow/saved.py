@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minglow import checkpoint, runs
+from minglow import arguments, checkpoint, runs
 from minglow.dequantizers import Dequantizer
 from minglow.flow import Flow
 from minglow.recipes import build, build_dequantizer, checked
@@ -22,15 +22,16 @@ def load_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
 
     Raises CheckpointError.
     """
-    path = Path(path)
+    path = Path(arguments.path(path))
     if path.suffix == WEIGHTS and not path.is_dir():
         recipe = read_recipe(path)
         flow = follow(path, recipe)
         import_safetensors(flow, path)
         return flow, recipe
     if (path / runs.LAST).exists() and not (path / runs.CHECKPOINT).exists():
-        raise checkpoint.CheckpointError(f"{path}: holds no model yet, it was stopped before its first "
-                                         f"evaluation (minglow train --resume {path} goes on)")
+        raise checkpoint.CheckpointError(
+            f"{path / runs.CHECKPOINT}: no such file, a run has it from its "
+            "first evaluation on")
     saved = checkpoint.read(path / runs.CHECKPOINT if path.is_dir() else path)
     return restored(saved), saved.recipe
 
@@ -51,6 +52,7 @@ def load_dequantizer(path: str | Path, recipe: dict[str, Any]) -> Dequantizer:
             raise checkpoint.CheckpointError(
                 f"{saved.path}: expected its dequantizer as {value.dtype} {value.shape}, "
                 f"got {found.dtype} {found.shape}")
+        checkpoint.check_values(saved.path, "dequantizer", found)
         value[...] = found
     return dequantizer
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first lets a step end, the second does not. Floor 1."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first lets a step end, the second does not. Floor 1."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = signal.SIGINT, signal.SIGTERM
+SIGNALS = signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])
 
 
 @contextmanager
@@ -29,7 +29,9 @@ def asked_to_stop() -> Iterator[Callable[[], int]]:
             signal.raise_signal(number)
         received.append(number)
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    # What is ignored stays so (nohup), but for Ctrl-C, which a shell's & ignores: who sends it means it.
+    before = {number: signal.signal(number, handle) for number in SIGNALS
+              if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT}
 
     def put_back() -> None:
         for number, handler in before.items():

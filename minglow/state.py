@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minglow.archive import description
-from minglow.checkpoint import Checkpoint, CheckpointError
+from minglow.checkpoint import Checkpoint, CheckpointError, restore
 from minglow.data import Images
 from minglow.dequantizers import Dequantizer
 from minglow.device import all_finite, beside
@@ -34,7 +34,7 @@ class State:
     """Where training stands: steps taken, random numbers, images still to come, and the learners.
 
     step      optimiser steps taken
-    images    what it is trained on: how many, and each part's shape, dtype and SHA-256
+    images    what it is trained on: levels, and each part's shape, dtype and SHA-256
     rng       every random number of training
     waiting   places of those training images that this round has not shown yet
     best      the lowest held-out bits per dimension so far
@@ -44,9 +44,9 @@ class State:
     def __init__(self, flow: Flow, dequantizer: Dequantizer, optimizer: type[Adam], decay: float,
                  seed: int, images: Images) -> None:
         self.step, self.best, self.rng = 0, float("inf"), np.random.default_rng(seed)
-        self.count = len(images.train)
-        self.images = {name: description(part) for name, part in images._asdict().items()
-                       if isinstance(part, np.ndarray)}
+        self.flow, self.optimizer, self.count = flow, optimizer.__name__, len(images.train)
+        self.images = {name: description(part) if isinstance(part, np.ndarray) else part
+                       for name, part in images._asdict().items()}
         self.waiting = np.empty(0, np.int64)
         self.learners = {
             name: Learner(part.flat, optimizer, decay)
@@ -77,11 +77,12 @@ class State:
     def facts(self) -> dict[str, Any]:
         """The rest, as JSON can say it."""
         return {"step": self.step, "best": self.best, "rng": self.rng.bit_generator.state,
-                "images": self.images}
+                "images": self.images, "optimizer": self.optimizer}
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go on from where a checkpoint was written. Raises CheckpointError, and changes nothing, unless
-        it holds such a state, of training on the same images."""
+        """Go on from where a checkpoint was written, the flow's constants included. Raises
+        CheckpointError, and changes nothing, unless it holds such a state, of the same structure, of
+        training by the same optimizer on the same images."""
         for name, target in self.arrays().items():
             found = saved.arrays.get(name)
             if found is None or found.dtype != target.dtype or (
@@ -93,9 +94,10 @@ class State:
         if waiting.ndim != 1 or not ((waiting >= 0) & (waiting < self.count)).all():
             raise CheckpointError(f"{saved.path}: expected places of the {self.count} images to train "
                                   "on, got others: was it trained on these?")
-        if saved.facts.get("images", self.images) != self.images:  # older states do not say
-            raise CheckpointError(f"{saved.path}: expected the images and labels that it was trained on "
-                                  "to go on with, got others")
+        for key, words in (("images", "images and labels that it was trained on"),
+                           ("optimizer", "optimizer that it was trained by")):
+            if saved.facts.get(key, getattr(self, key)) != getattr(self, key):  # older ones do not say
+                raise CheckpointError(f"{saved.path}: expected the {words} to go on with, got others")
         step, best, rng = steps_done(saved), saved.facts.get("best"), np.random.default_rng()
         try:
             rng.bit_generator.state = saved.facts["rng"]
@@ -104,6 +106,7 @@ class State:
                                   f"got none ({error!r})") from None
         if type(best) is not float or np.isnan(best):
             raise CheckpointError(f"{saved.path}: expected the best bits per dimension, got {best!r}")
+        restore(saved, self.flow)
         self.step, self.best, self.rng, self.waiting = step, best, rng, waiting
         for name, learner in self.learners.items():
             learner.optimizer.steps = learner.average.steps = step
@@ -145,6 +148,6 @@ def steps_done(saved: Checkpoint) -> int:
 def take(waiting: np.ndarray, count: int, batch: int, rng: np.random.Generator,
          ) -> tuple[np.ndarray, np.ndarray]:
     """The first `batch` of those waiting, and the rest: 0 .. count-1 in random order, over and over."""
-    while len(waiting) < batch:
-        waiting = np.concatenate([waiting, rng.permutation(count)])
+    rounds = range(len(waiting), batch, count)
+    waiting = np.concatenate([waiting, *(rng.permutation(count) for _ in rounds)])
     return waiting[:batch], waiting[batch:]

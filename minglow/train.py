@@ -12,7 +12,7 @@ from minglow.bijection import SingularWeightError
 from minglow.bits import bits_per_dim
 from minglow.checkpoint import Checkpoint
 from minglow.data import Images
-from minglow.data.augment import random_flips, random_shifts
+from minglow.data.augment import check_shift, random_flips, random_shifts
 from minglow.data.images import check_images
 from minglow.dequantizers import Dequantizer, draw_for
 from minglow.device import to_host
@@ -69,21 +69,20 @@ def train(flow: Flow, images: Images, *, steps: int = 2500, batch: int = 64, rat
     flow's checkpoint, Interrupted after a stop, once `keep` has had the State.
     """
     check_images(images)
-    check_arguments(flow, ranks, steps=steps, batch=batch, evaluate_every=evaluate_every,
+    check_arguments(flow, images, ranks, steps=steps, batch=batch, evaluate_every=evaluate_every,
                     accumulate=accumulate, rate=rate, warm_up=warm_up, clip=clip, decay=decay,
                     shift=shift, classification=classification)
     dequantizer = dequantizer_for(images.levels, dequantizer)
     labels = labels_for(flow, images.train_labels, len(images.train))
     held_out_labels = labels_for(flow, images.held_out_labels, len(images.held_out))
     state = State(flow, dequantizer, optimizer, decay, seed, images)
-    if resume:
-        state.restore(resume)
+    if resume is not None:
+        state.restore(arguments.instance("resume", resume, Checkpoint))
     else:
         start(state, flow, dequantizer, images.train, batch)
     constants = [array for _, module in flow.walk() for array in module.constants.values()]
-    ranks.check_same(*state.arrays().values(), *constants, state.facts(), optimizer.__name__, steps,
-                     batch, rate, warm_up, clip, decay, shift, whole, flip, classification,
-                     evaluate_every, accumulate)
+    ranks.check_same(*state.arrays().values(), *constants, state.facts(), steps, batch, rate, warm_up,
+                     clip, decay, shift, whole, flip, classification, evaluate_every, accumulate)
     x, mine = None, ranks.share(batch)
     for step in range(state.step + 1, steps + 1):
         try:
@@ -182,9 +181,9 @@ class Interrupted(Exception):
         self.signal = signal
 
 
-def check_arguments(flow: Flow, ranks: Ranks, *, steps: int, batch: int, evaluate_every: int,
-                    accumulate: int, rate: float, warm_up: int, clip: float, decay: float, shift: float,
-                    classification: float) -> None:
+def check_arguments(flow: Flow, images: Images, ranks: Ranks, *, steps: int, batch: int,
+                    evaluate_every: int, accumulate: int, rate: float, warm_up: int, clip: float,
+                    decay: float, shift: float, classification: float) -> None:
     """Raise ValueError for an argument of `train` that is none."""
     arguments.instance("flow", flow, Flow)
     for what, number in (("steps", steps), ("batch", batch), ("evaluate_every", evaluate_every),
@@ -192,7 +191,7 @@ def check_arguments(flow: Flow, ranks: Ranks, *, steps: int, batch: int, evaluat
         arguments.count(what, number)
     check_parts(batch, ranks.size, accumulate)
     arguments.count("warm_up", warm_up, 0)
-    arguments.amount("shift", shift)
+    check_shift(shift, images.train.shape[1:])
     arguments.amount("classification", classification)
     arguments.amount("decay", decay, below=1.0)
     clips = clip == np.inf or arguments.amount("clip", clip) > 0

@@ -100,7 +100,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     with file:
         try:
             about = dict(json.loads((file.metadata() or {}).get("minglow", "{}")))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: expected metadata in JSON, got an error: {error}") from None
         if about.get("format", FORMAT) != FORMAT:
             raise CheckpointError(f"{path}: expected format {FORMAT}, got {about['format']}")

@@ -1,5 +1,8 @@
 """Hundreds of wrong calls and command lines: each gets one clear line, and leaves nothing behind."""
 
+import json
+import os
+import struct
 from functools import cache
 from itertools import product
 
@@ -19,9 +22,9 @@ NAN, INF = float("nan"), float("inf")
 
 # ------------------------------------------------------------------------------------ the command line
 
-NO_WHOLE = "-1", "1.5", "nan", "two", "", "1e3", "0x10", "½"
+NO_WHOLE = "-1", "1.5", "nan", "two", "", "1e3", "0x10", "½", "1_000", "9" * 19, "9" * 5000
 NO_COUNT = (*NO_WHOLE, "0")
-NO_AMOUNT = "-1", "nan", "inf", "-inf", "1e999", "two", "", "1,5"
+NO_AMOUNT = "-1", "nan", "inf", "-inf", "1e999", "two", "", "1,5", "1_0"
 NO_WORD = "", "none of these", "GLOW"
 OPTIONS = [
     *product([["train"]], ["-K", "-L", "--hidden", "--steps", "--batch", "--evaluate-every", "--threads",
@@ -37,10 +40,11 @@ OPTIONS = [
     *product([["interpolate", "RUN"]], ["--pairs", "--frames"], NO_COUNT),
     *product([["evaluate", "RUN"]], ["--bits", "--grey-levels", "--size", "--threads"], NO_COUNT),
 ]
-NO_MODEL = "missing", "folder", "empty", "text", "cut.npz", "photos.npy", "a\nb", "\udc80", "x" * 300, ""
+NO_MODEL = ("missing", "folder", "empty", "text", "cut.npz", "photos.npy", "a\nb", "\udc80", "x" * 300,
+            "", "pipe", "nested.safetensors")
 NO_DATA = ("missing", "folder", "empty", "text", "cut.npy", "a\nb", "\udc80", "x" * 300, "",
            "floats.npy", "one.npy", "five.npy", "pickle", "cmyk", "deep", "animated", "blank", "mixed",
-           "bad.npz", "RUN", "numbers.npy", "negative.npz")
+           "bad.npz", "RUN", "numbers.npy", "negative.npz", "pipe")
 COMMANDS = [
     *([command, path] for command in ("info", "evaluate", "sample", "interpolate", "export")
       for path in NO_MODEL),
@@ -59,7 +63,13 @@ COMMANDS = [
     ["train", "--size", "5000"],
     ["sample", "RUN", "--label", "0"], ["sample", "RUN", "--temperature", "1e38"], ["train", "-L", "4"],
     ["sample", "RUN", "-n", "10001"], ["interpolate", "RUN", "--pairs", "5001"], ["train", "-L", "100"],
-    ["interpolate", "RUN", "--frames", "1"],
+    ["interpolate", "RUN", "--frames", "1"], ["train", "--shift", "9"], ["train", "--shift", "1e300"],
+    ["train", "--threads", "5000"], ["train", "--resume", "RUN"],
+    ["train", "--steps", "2500", "--resume", "a"], ["train", "--model", "nice", "--permutation", "1x1"],
+    # more than any memory holds, told before it is taken
+    ["train", "-L", "9999999999"], ["train", "-L", "20000"], ["train", "-K", "99999999999"],
+    ["train", "--model", "nice", "-K", "99999999999"], ["train", "--hidden", "30000000"],
+    ["train", "--batch", "100000000000"],
 ]
 
 
@@ -81,6 +91,9 @@ def folder(tmp_path_factory):
     (folder / "text").write_text("text")
     (folder / "empty").write_bytes(b"")
     (folder / "pickle").write_bytes(b"\x80\x04\x95more")
+    os.mkfifo(folder / "pipe")
+    nested = json.dumps({"__metadata__": {"minglow": "[" * 200_000}}).encode()
+    (folder / "nested.safetensors").write_bytes(struct.pack("<Q", len(nested)) + nested)
     small = np.zeros((3, 8, 8), np.uint8)
     arrays = {"photos": small, "floats": small / 1.0, "one": small[:1], "five": small[..., None, None],
               "numbers": small.astype(np.int64)}

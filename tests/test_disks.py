@@ -88,7 +88,8 @@ def test_a_file_that_may_not_grow_is_told_by_the_system(tmp_path):
     done = subprocess.run([sys.executable, "-B", "-m", "minglow", *words], cwd=tmp_path,
                           preexec_fn=limit, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "minglow train: error: [Errno 27] File too large"
+    assert done.stderr.splitlines()[-1] == (
+        "minglow train: error: [Errno 27] File too large: 'runs/a/model.npz'")
     assert os.listdir(tmp_path / "runs/a") == ["metrics.csv"]
 
 

@@ -12,6 +12,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import minglow as mg
 from minglow import archive, checkpoint, cli, kernels, metrics, runs
@@ -20,7 +22,8 @@ from minglow.data import Images
 from minglow.dequantizers import VariationalDequantizer
 from minglow.diagnosis import first_fault, invertibility, trace
 from minglow.optim import Adamax
-from minglow.state import State
+from minglow.saved import load_dequantizer
+from minglow.state import State, take
 from minglow.testing import moved
 from minglow.train import Diverged, Interrupted, train
 
@@ -69,10 +72,8 @@ def goes_on(path, backend, at, steps):
         with pytest.raises(Interrupted, match=f"after step {at}"):
             learn(flow, dequantizer, steps, keep=keep,
                   stop=lambda: signal.SIGTERM * (next(numbers) == at))
-        last = checkpoint.read(path)
-        other = parts(seed=1)
-        checkpoint.restore(last, other[0])
-        learn(*other, steps, resume=last)
+        other = parts(seed=1)  # its constants, too, become those of the checkpoint
+        learn(*other, steps, resume=checkpoint.read(path))
     assert digest(*other) == digest(*whole)
 
 
@@ -85,6 +86,9 @@ def test_another_states_checkpoint_is_refused_and_changes_nothing(tmp_path):
     saved = checkpoint.read(path)
     without = {name: array for name, array in saved.arrays.items() if name != "dequantizer.mean"}
     small = saved.arrays | {"flow.average": np.zeros(3, np.float32)}
+    (first, size), *others = saved.parameters.items()
+    renamed = {first + " renamed": size, **dict(others)}
+    no_order = {name: array for name, array in saved.arrays.items() if not name.endswith(".order")}
     no_labels = {name: part for name, part in saved.facts["images"].items() if "labels" not in name}
     for changed, message in (
         (saved._replace(arrays=without), "expected dequantizer.mean as float32 .*got none"),
@@ -95,6 +99,9 @@ def test_another_states_checkpoint_is_refused_and_changes_nothing(tmp_path):
         (saved._replace(facts=saved.facts | {"rng": {"bit_generator": "MT"}}), "generator's state"),
         (saved._replace(arrays=saved.arrays | {"waiting": np.array([20])}), "places of the 20 images"),
         (saved._replace(facts=saved.facts | {"images": no_labels}), "the images and labels that it was"),
+        (saved._replace(facts=saved.facts | {"optimizer": "Adam"}), "the optimizer that it was trained"),
+        (saved._replace(parameters=renamed), "holds another flow's parameters: .*renamed"),
+        (saved._replace(arrays=no_order), r"expected bijection.*order as int64 \(4,\), got none"),
     ):
         other = State(*parts(seed=2), Adamax, 0.9, 5, images())
         before = {name: array.copy() for name, array in other.arrays().items()}
@@ -104,21 +111,23 @@ def test_another_states_checkpoint_is_refused_and_changes_nothing(tmp_path):
             np.testing.assert_array_equal(array, before[name])
 
 
-@pytest.mark.parametrize("part", ["train", "held_out", "train_labels", "held_out_labels"])
+@pytest.mark.parametrize("part", ["train", "held_out", "train_labels", "held_out_labels", "levels"])
 def test_training_does_not_go_on_with_other_images(tmp_path, part):
-    path, (flow, dequantizer) = tmp_path / "last.npz", parts()
+    path, (flow, dequantizer) = tmp_path / "last.npz", parts(variational=False)
     learn(flow, dequantizer, keep=lambda state, best: checkpoint.save(path, flow, {}, state.arrays(),
                                                                       state.facts()))
     last = checkpoint.read(path)
-    changed = getattr(images(), part).copy()
-    changed.flat[0] = 2 - changed.flat[0] % 2  # another one that is allowed
+    changed = np.array(getattr(images(), part))
+    changed.flat[0] = 2 - changed.flat[0] % 2 if part != "levels" else 16  # another that is allowed
+    changed = int(changed) if part == "levels" else changed
     before = digest(flow)
     with pytest.raises(CheckpointError, match="expected the images and labels that it was trained on"):
-        train(flow, images()._replace(**{part: changed}), batch=7, dequantizer=dequantizer,
-              optimizer=Adamax, resume=last)
+        train(flow, images()._replace(**{part: changed}), batch=7, optimizer=Adamax, resume=last)
     assert digest(flow) == before
+    with pytest.raises(ValueError, match="expected resume to be a Checkpoint, got a str"):
+        train(flow, images(), batch=7, optimizer=Adamax, resume="last.npz")
     silent = {key: value for key, value in last.facts.items() if key != "images"}  # as older states are
-    train(flow, images(), steps=STEPS, batch=7, decay=0.9, dequantizer=dequantizer, optimizer=Adamax,
+    train(flow, images(), steps=STEPS, batch=7, decay=0.9, optimizer=Adamax,
           resume=last._replace(facts=silent))
 
 
@@ -154,6 +163,8 @@ def test_the_command_goes_on_after_a_signal(tmp_path, monkeypatch, capsys):
     assert "resumed=after step 250 of 250\n" in capsys.readouterr().out
     assert cli.main(["train", "--resume", "runs/cut", "--steps", "9"]) == 1
     assert "expected no other option of training beside --resume, got steps" in capsys.readouterr().err
+    assert cli.main(["train", "--resume", "runs/cut", "--batch", "64"]) == 1  # its default, but said
+    assert "beside --resume, got batch" in capsys.readouterr().err
     assert cli.main(["train", "--resume", "runs/none"]) == 1
     assert "none/last.npz: no such file\n" in capsys.readouterr().err
     (tmp_path / "runs/none").mkdir()
@@ -169,20 +180,139 @@ def test_a_run_that_was_stopped_before_its_first_evaluation_has_no_model(tmp_pat
     assert cli.main(["train", "-K", "1", "-L", "1", "--hidden", "4", "--steps", "9"]) == 143
     for command in "sample", "evaluate", "info":
         assert cli.main([command, "runs/digits-1"]) == 1
-        assert "runs/digits-1: holds no model yet, it was stopped before" in capsys.readouterr().err
+        assert "runs/digits-1/model.npz: no such file, a run has it from its" in capsys.readouterr().err
     monkeypatch.setattr(metrics.Recorder, "__call__", real)
     assert cli.main(["train", "--resume", "runs/digits-1"]) == 0
     assert cli.main(["info", "runs/digits-1"]) == 0
 
 
+SHORT = ["-K", "1", "-L", "1", "--hidden", "4", "--steps", "20", "--evaluate-every", "5"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """A short run that has ended, in the current folder: runs/a."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", *SHORT, "--name", "a"]) == 0
+    capsys.readouterr()
+    return tmp_path / "runs/a"
+
+
+def test_two_processes_do_not_train_in_one_folder(run, capsys):
+    (run.parent / "b").mkdir()
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    for folder, words in (run, ["--resume", "runs/a"]), (run.parent / "b", [*SHORT, "--name", "b"]):
+        live = folder / "last.npz.1.tmp"  # of the one that holds it
+        live.write_bytes(b"half")
+        with runs.held(folder):
+            assert cli.main(["train", *words]) == 1
+        assert "expected a run that no other process is training" in capsys.readouterr().err
+        assert live.read_bytes() == b"half"
+        live.unlink()
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    assert cli.main(["train", "--resume", "runs/a"]) == 0
+
+
+def test_a_half_written_file_takes_no_name(run):
+    folder = run.parent / "b"
+    folder.mkdir()
+    (folder / "last.npz.123.tmp").write_bytes(b"left by a killed process")
+    assert cli.main(["train", *SHORT, "--name", "b"]) == 0
+    assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PK")])
+def test_a_run_does_not_go_on_without_its_best_model(run, capsys, damage):
+    damage(run / "model.npz")
+    assert cli.main(["train", "--resume", "runs/a"]) == 1
+    assert "minglow train: error: runs/a/model.npz: no" in capsys.readouterr().err
+
+
+def test_metrics_that_are_gone_stop_no_training(run, monkeypatch, capsys):
+    real = metrics.Recorder.__call__
+    monkeypatch.setattr(metrics.Recorder, "__call__", lambda self, progress: (
+        real(self, progress), os.kill(os.getpid(), signal.SIGHUP if progress.step == 7 else 0)))
+    assert cli.main(["train", *SHORT, "--name", "cut"]) == 129
+    lines = (run.parent / "cut/metrics.csv").read_text().splitlines()
+    (run.parent / "cut/metrics.csv").write_text("\n".join([*lines[:3], "3,much"]))
+    assert cli.main(["train", "--resume", "runs/cut"]) == 1
+    assert "got '3,much': mend it, or move the file away" in capsys.readouterr().err
+    (run.parent / "cut/metrics.csv").unlink()
+    assert cli.main(["train", "--resume", "runs/cut"]) == 0
+    steps = [line.split(",")[0] for line in (run.parent / "cut/metrics.csv").read_text().splitlines()]
+    assert steps == ["step", *map(str, range(8, 21))]
+    models = [checkpoint.read(run.parent / name / "model.npz") for name in ("a", "cut")]
+    assert models[0].arrays["parameters"].tobytes() == models[1].arrays["parameters"].tobytes()
+
+
+class Gone(io.StringIO):
+    """A pipe that nobody reads any more."""
+
+    def write(self, text=""):
+        raise BrokenPipeError
+
+    flush = write
+
+
+@pytest.mark.parametrize("stream", [Gone(), None])
+def test_a_reader_who_goes_stops_no_training(run, monkeypatch, stream):
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert cli.main(["train", *SHORT, "--name", "b"]) == 0
+    assert cli.main(["info", "missing"]) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "pictures", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        assert cli.main(["train", "--resume", "runs/b"]) == 130
+
+
+@pytest.mark.parametrize("place", ["| head -n 1", "2>/dev/full", ">/dev/full 2>&1", "2>&-", ">&- 2>&-"])
+def test_training_ends_well_whoever_listens(tmp_path, place):
+    """The real command, to its exit: what a dead stream has not passed on is no error there, either."""
+    words = f"{sys.executable} -m minglow train {' '.join(SHORT)} --backend numpy --name a"
+    ended = subprocess.run(["bash", "-c", f"({words}; echo $? >status) {place}"], cwd=tmp_path,
+                           capture_output=True, text=True, check=False)
+    assert (tmp_path / "status").read_text() == "0\n" and "Traceback" not in ended.stderr + ended.stdout
+    assert checkpoint.read(tmp_path / "runs/a/last.npz").facts["step"] == 20
+
+
+def test_a_stop_while_pictures_are_drawn_says_what_goes_on(run, monkeypatch, capsys):
+    before = (run / "samples.png").read_bytes()
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, file, **_: (
+        file.write(b"half"), os.kill(os.getpid(), signal.SIGINT)))
+    assert cli.main(["train", "--resume", "runs/a"]) == 130
+    assert capsys.readouterr().err == (
+        "minglow train --resume runs/a  # goes on\nminglow train: interrupted\n")
+    assert cli.main(["sample", "runs/a", "--out", "runs/a/samples.png"]) == 130
+    assert (run / "samples.png").read_bytes() == before and not list(run.glob("*.tmp"))
+
+
+def test_a_dequantizer_that_is_nan_is_not_loaded(run):
+    assert cli.main(["train", *SHORT, "--dequantize", "variational", "--name", "v"]) == 0
+    path = run.parent / "v/model.npz"
+    saved = checkpoint.read(path)
+    forged_arrays = saved.arrays | {"dequantizer": saved.arrays["dequantizer"] * np.float32("nan")}
+    archive.write(path, forged_arrays, {"format": 2, "recipe": saved.recipe,
+                                        "parameters": saved.parameters})
+    with pytest.raises(CheckpointError, match="expected dequantizer to be finite"):
+        load_dequantizer(path.parent, saved.recipe)
+
+
+@given(left=st.integers(0, 9), count=st.integers(1, 5), batch=st.integers(1, 30))
+def test_images_come_in_rounds(left, count, batch):
+    chosen, waiting = take(np.arange(left), count, batch, np.random.default_rng(0))
+    everything = np.concatenate([chosen, waiting])
+    assert len(chosen) == batch and everything[:left].tolist() == list(range(left))
+    rounds = everything[left:].reshape(-1, count)
+    assert (np.sort(rounds, axis=1) == np.arange(count)).all() and len(waiting) < max(left, count)
+
+
 AT_ONCE = """
 import os, signal
-from minglow.signals import SIGNALS, asked_to_stop
+from minglow.signals import asked_to_stop
 with asked_to_stop() as stop:
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    for number in SIGNALS:
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    for number in signal.SIGINT, signal.SIGTERM:
         os.kill(os.getpid(), number)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     print("goes on")
 """
 

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from minglow import arguments
+
+
+def check_shift(largest: float, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless images (h, w, C) can be shifted so far: by their longer side at most."""
+    arguments.amount("shift", largest, below=max(shape[:2]) + 1)
+
 
 def random_shifts(images: np.ndarray, largest: float,
                   rng: int | np.random.Generator | None = None, whole: bool = False) -> np.ndarray:

@@ -53,7 +53,8 @@ def _reader(path: Path) -> Callable[[Path], Images]:
     if path.is_dir():
         return _folder_reader(path)
     if not path.is_file():
-        raise BadFile(f"{path}: no such file or folder")
+        raise BadFile(f"{path}: expected a file or a folder, got a pipe or a device" if path.exists()
+                      else f"{path}: no such file or folder")
     with path.open("rb") as file:
         start = file.read(8)
     if not start:
