@@ -153,6 +153,15 @@ FAULTS = {
     "state: the average's age is lost": ("state.py", "learner.optimizer.steps = learner.average.steps = step", "learner.optimizer.steps = step"),
     "state: images still to come are forgotten": ("state.py", "step, best, rng, waiting\n", "step, best, rng, self.waiting\n"),
     "state: random numbers start again": ("state.py", "self.step, self.best, self.rng, self.waiting = step, best, rng,", "self.step, self.best, _, self.waiting = step, best, rng,"),
+    "state: another flow's constants stay": ("state.py", "        restore(saved, self.flow)\n", ""),
+    "state: other images are gone on with": (
+        "state.py", "if saved.facts.get(key, getattr(self, key)) != getattr(self, key):", "if False:"),
+    "runs: two processes train in one folder": ("runs.py", "fcntl.LOCK_EX |", "fcntl.LOCK_SH |"),
+    "runs: a picture is written in place": (
+        "runs.py", "with replacing(path) as file:\n        figure", "with path.open(\"wb\") as file:\n        figure"),
+    "text: who stops reading stops training": (
+        "text.py", "write(text)\n        except OSError:", "write(text)\n        except KeyError:"),
+    "signals: a second one waits, too": ("signals.py", "        if received:\n", "        if False:\n"),
     "archive: hashes are not compared": ("archive.py", "description(array) != expected[name]", "False"),
     "archive: compressed members are taken": ("archive.py", "info.compress_type != zipfile.ZIP_STORED or ", ""),
     "archive: written in place": ("archive.py", "path.with_name(path.name + TEMPORARY.format(os.getpid()))", "path"),

@@ -505,7 +505,7 @@ BAD = {
     "NaN": (10, DIGITS, {"classification": np.nan}, "classification .* from 0, got nan"),
     "no images": (0, DIGITS._replace(train=DIGITS.train[:0]), {},
                   r"train to be integer images .* \(0, 8, 8, 1\)"),
-    "shift": (0, DIGITS, {"shift": -1.0}, "shift to be a number from 0, got -1"),
+    "shift": (0, DIGITS, {"shift": -1.0}, "shift to be a number from 0 to below 9, got -1"),
     "batch": (0, DIGITS, {"batch": 0}, "batch to be a whole number of at least 1"),
     "shape": (0, DIGITS._replace(train=DIGITS.train[:, :4]), {}, "expected images of one shape"),
     "levels": (0, DIGITS._replace(levels=16), {}, "values from 0 to 15, got 0 to 16"),

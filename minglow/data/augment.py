@@ -19,8 +19,9 @@ def random_shifts(images: np.ndarray, largest: float,
     images: (B, h, w, C) unsigned integers; the result is of the same kind. Values between pixels
     are interpolated linearly and rounded to integers; what comes in at the border is 0. Half of
     the images stay as they are, since interpolation blurs, and a density learns that, too; shifts
-    by `whole` pixels, rounded to the nearest, blur nothing.
+    by `whole` pixels, rounded to the nearest, blur nothing. Raises ValueError as `check_shift`.
     """
+    check_shift(largest, images.shape[1:])
     rng = np.random.default_rng(rng)
     batch, height, width, _ = images.shape
     margin = int(np.ceil(largest))
