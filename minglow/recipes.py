@@ -56,13 +56,13 @@ def checked(recipe: Any) -> dict[str, Any]:
 def check_memory(recipe: dict[str, Any]) -> None:
     """Raise ValueError for a flow whose training this machine's memory cannot hold.
 
-    By a bound from below: five numbers for each parameter, Python's own for each step, and two for
-    each pixel of a pass.
+    By a bound from below: five numbers for each parameter, Python's own for each step, and one in
+    float32 for each pixel of a batch.
     """
     how, recipe = training(recipe), checked(recipe)
     size = np.dtype(recipe["dtype"]).itemsize
     needed = max(5 * size * smallest_size(recipe), 10_000 * recipe["steps"],
-                 2 * size * prod(recipe["shape"]) * how["batch"] // how["accumulate"])
+                 4 * prod(recipe["shape"]) * how["batch"])
     if needed > memory.installed():
         raise ValueError(f"expected training that {memory.installed() / 1e9:.0f} GB of memory hold, "
                          f"got one that takes {needed / 1e9:.3g} GB at least: a smaller model or batch?")

@@ -157,10 +157,10 @@ def sample_sheet(flow: Flow, n: int, temperature: float, seed: int, levels: int,
                  label: int | None = None) -> Figure:
     """A sheet of n samples; each class has a column of its own where there are some."""
     images = sample_images(flow, n, temperature, seed, levels, label)
-    columns = flow.base.classes if label is None and flow.base.classes > 1 else 16
-    of = f" of class {label}" if label is not None else ", a class a column" if columns != 16 else ""
+    in_columns = label is None and flow.base.classes > 1
+    of = ", a class in each column" if in_columns else "" if label is None else f" of class {label}"
     title = f"samples{of}, temperature {temperature:g}"
-    return plots.image_sheet(images, min(n, columns), levels, title)
+    return plots.image_sheet(images, min(n, flow.base.classes if in_columns else 16), levels, title)
 
 
 def temperature_strip(flow: Flow, seed: int, levels: int) -> Figure:

@@ -30,8 +30,7 @@ def load_flow(path: str | Path) -> tuple[Flow, dict[str, Any]]:
         return flow, recipe
     if (path / runs.LAST).exists() and not (path / runs.CHECKPOINT).exists():
         raise checkpoint.CheckpointError(
-            f"{path / runs.CHECKPOINT}: no such file, a run has it from its "
-            "first evaluation on")
+            f"{path / runs.CHECKPOINT}: no such file, a run has it from its first evaluation on")
     saved = checkpoint.read(path / runs.CHECKPOINT if path.is_dir() else path)
     return restored(saved), saved.recipe
 

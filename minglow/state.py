@@ -45,8 +45,8 @@ class State:
                  seed: int, images: Images) -> None:
         self.step, self.best, self.rng = 0, float("inf"), np.random.default_rng(seed)
         self.flow, self.optimizer, self.count = flow, optimizer.__name__, len(images.train)
-        self.images = {name: description(part) if isinstance(part, np.ndarray) else part
-                       for name, part in images._asdict().items()}
+        self.images = {name: int(part) if name == "levels" else description(np.asarray(part))
+                       for name, part in images._asdict().items() if part is not None}
         self.waiting = np.empty(0, np.int64)
         self.learners = {
             name: Learner(part.flat, optimizer, decay)

@@ -32,7 +32,7 @@ STEPS = 6
 
 def images():
     pixels = np.random.default_rng(0).integers(0, 16, (30, 4, 4, 1), np.uint8)
-    return Images(pixels[:20], pixels[20:], 17, np.arange(20) % 3, np.arange(10) % 3)
+    return Images(pixels[:20], pixels[20:], np.int64(17), np.arange(20) % 3, np.arange(10) % 3)
 
 
 def parts(seed=0, variational=True):
