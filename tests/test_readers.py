@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import struct
 import sys
 import tracemalloc
@@ -349,6 +350,25 @@ def test_sub_folders_become_labels_if_every_picture_lies_in_one(tmp_path):
     deeper.write_bytes(png(COLOURS[0]))
     with pytest.raises(ValueError, match=f"{deeper}: .*, got one below"):
         data.load_images(tmp_path)
+
+
+def test_what_is_no_file_is_not_left_out_in_silence(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(png(COLOURS[0]))
+    (tmp_path / "d.png").symlink_to("nowhere")
+    refused(tmp_path, "d.png: expected a picture, got a dead link")
+    (tmp_path / "d.png").unlink()
+    os.mkfifo(tmp_path / "b.jpg")
+    refused(tmp_path, "b.jpg: expected a picture, got .* a pipe")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_array_that_is_there_twice_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", PIXELS)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        for _ in range(2):
+            file.write(tmp_path / "a.npy", "images.npy")
+    refused(tmp_path / "a.npz", "expected each array once, got one twice")
 
 
 def test_pictures_are_scaled_and_cropped_to_their_centre(tmp_path):

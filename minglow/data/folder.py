@@ -47,11 +47,13 @@ def read_pictures(folder: Path, size: int | None = None, grey: bool = False) -> 
 def picture_files(folder: Path) -> list[Path]:
     """The pictures in a folder and in its sub-folders, sorted; hidden ones are left out."""
     files = sorted(path for path in folder.rglob("*")
-                   if path.suffix.lower() in ENDINGS and path.is_file()
+                   if path.suffix.lower() in ENDINGS and not path.is_dir()
                    and not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts))
     for path in files:
         if folder not in (path.parent, path.parent.parent):
             raise BadFile(f"{path}: expected pictures in {folder} or its sub-folders, got one below")
+        if not path.is_file():
+            raise BadFile(f"{path}: expected a picture, got a dead link, a pipe or a device")
     if len(files) < 2:
         raise BadFile(f"{folder}: expected MNIST's files, CIFAR-10's .bin files, or at least 2 .png or "
                       f".jpg pictures, got {len(files)}")

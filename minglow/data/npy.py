@@ -29,6 +29,8 @@ def read_npz(path: Path) -> Images:
     with naming(path), zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(ARRAY): info for info in archive.infolist()
                    if info.filename.endswith(ARRAY)}
+        if len(set(archive.namelist())) < len(archive.namelist()):
+            raise BadFile(f"{path}: expected each array once, got one twice")
         labels = members.pop("labels", None)
         name = "images" if "images" in members else next(iter(members)) if len(members) == 1 else None
         if name is None:
