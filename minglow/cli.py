@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,7 +25,7 @@ from minglow.commands import (
     run_interpolate,
     run_sample,
 )
-from minglow.options import add_model, add_training, amount, natural, positive
+from minglow.options import add_model, add_training, amount, natural, path, positive
 from minglow.ranks import Agreed, launched
 from minglow.text import lead_nowhere, one_line, tell
 from minglow.train import Interrupted
@@ -66,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add_model(sub)
     add_training(sub)
     sub.add_argument("--runs", default="runs", help="folder of all runs (runs)")
-    sub.add_argument("--resume", type=Path, metavar="RUN",
+    sub.add_argument("--resume", type=path, metavar="RUN",
                      help="go on with a run that was interrupted, all else being as it was")
     sub.add_argument("--name", help="folder of this run; by default the data's name and a number")
 
@@ -93,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("export", run_export, "minglow export runs/digits-1 --out digits.safetensors")
     add_checkpoint(sub)
-    sub.add_argument("--out", type=Path, help="file to write; by default model.safetensors beside it")
+    sub.add_argument("--out", type=path, help="file to write; by default model.safetensors beside it")
 
     sub = command("check", run_check, "minglow check my_module:MyLayer")
     sub.add_argument("target", help="module:name of a Bijection, or of what makes one")
@@ -103,10 +102,10 @@ def parser() -> argparse.ArgumentParser:
 
 def add_checkpoint(sub: argparse.ArgumentParser, out: bool = False) -> None:
     """Which model; and where a result goes."""
-    sub.add_argument("checkpoint", type=Path,
+    sub.add_argument("checkpoint", type=path,
                      help="a run's folder, its model.npz, or a .safetensors file")
     if out:
-        sub.add_argument("--out", type=Path, help="file to write; by default a .png beside the model")
+        sub.add_argument("--out", type=path, help="file to write; by default a .png beside the model")
 
 
 def add_data(sub: argparse.ArgumentParser, default: str | None = None) -> None:

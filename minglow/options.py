@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any
 
@@ -118,6 +119,13 @@ def training_of(args: argparse.Namespace) -> dict[str, Any]:
             "whole": args.whole, "flip": args.flip, "classification": args.classification,
             "optimizer": args.optimizer, "seed": args.seed, "evaluate_every": args.evaluate_every,
             "accumulate": args.accumulate}
+
+
+def path(text: str) -> Path:
+    """A path; the empty one, of a variable that was not set, is none."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''")
+    return Path(text)
 
 
 def positive(text: str) -> int:

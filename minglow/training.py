@@ -42,7 +42,8 @@ def run_train(args: argparse.Namespace) -> None:
         if ranks.rank:
             learn(run, ranks)
         else:
-            with runs.held(folder), told_how_to_go_on(folder), redirect_stdout(Unheard(sys.stdout)):
+            with runs.held(folder), told_how_to_go_on(folder, args), \
+                    redirect_stdout(Unheard(sys.stdout)):
                 sweep(folder)
                 lead(folder, run, ranks)
     except (Agreed, Diverged, Interrupted):
@@ -57,13 +58,16 @@ def run_train(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def told_how_to_go_on(folder: Path) -> Iterator[None]:
+def told_how_to_go_on(folder: Path, args: argparse.Namespace) -> Iterator[None]:
     """Where the block is stopped and not at fault itself, say what goes on from the last checkpoint."""
     try:
         yield
     except (Interrupted, KeyboardInterrupt, OSError, MemoryError):
         if (folder / runs.LAST).exists():
-            tell(f"minglow train --resume {one_line(shlex.quote(str(folder)))}  # goes on")
+            beside = {"backend", "threads", "data"} if args.resume else {"backend", "threads"}
+            words = [(f"--{key}", str(getattr(args, key))) for key in sorted(beside & args.said)]
+            tell(one_line(shlex.join(["minglow", "train", "--resume", str(folder), *sum(words, ())]))
+                 + "  # goes on")
         raise
 
 
