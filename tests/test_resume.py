@@ -278,7 +278,8 @@ def test_a_stop_while_pictures_are_drawn_says_what_goes_on(run, monkeypatch, cap
     before = (run / "samples.png").read_bytes()
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, file, **_: (
         file.write(b"half"), os.kill(os.getpid(), signal.SIGINT)))
-    assert cli.main(["train", "--resume", "runs/a", "--threads", "1", "--backend", "numpy"]) == 130
+    with kernels.use(kernels.current()), mg.threads(1):  # what holds again after what is said here
+        assert cli.main(["train", "--resume", "runs/a", "--threads", "1", "--backend", "numpy"]) == 130
     assert capsys.readouterr().err == ("minglow train --resume runs/a --backend numpy --threads 1"
                                        "  # goes on\nminglow train: interrupted\n")
     assert cli.main(["sample", "runs/a", "--out", "runs/a/samples.png"]) == 130
