@@ -127,7 +127,7 @@ def add_data(sub: argparse.ArgumentParser, default: str | None = None) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status.
 
-    Of the processes of an mpiexec the first one speaks for all.
+    Of the processes of an mpiexec the first one speaks for all. A stream that was closed is silent.
     """
     with open(os.devnull, "w", encoding="utf-8") as nowhere, \
             redirect_stdout(nowhere if launched() or sys.stdout is None else sys.stdout), \

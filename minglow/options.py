@@ -7,7 +7,7 @@ from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any
 
-from minglow import data
+from minglow import arguments, data
 from minglow.commands import reading
 from minglow.recipes import (
     BASES,
@@ -123,18 +123,24 @@ def training_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def path(text: str) -> Path:
     """A path; the empty one, of a variable that was not set, is none."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a path, got ''")
-    return Path(text)
+    try:
+        return Path(arguments.path(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    return natural(text, 1)
+    return _whole(text, 1)
 
 
-def natural(text: str, least: int = 0) -> int:
-    """A whole number of at least 0, in at most 18 digits: 64 bits hold it."""
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    """A whole number of at most 18 digits: 64 bits hold it."""
     if not text.isdecimal() or len(text) > 18 or int(text) < least:
         end = " of at most 18 digits" if len(text) > 18 else ""
         raise argparse.ArgumentTypeError(

@@ -39,6 +39,7 @@ class State:
     waiting   places of those training images that this round has not shown yet
     best      the lowest held-out bits per dimension so far
     learners  one for the flow, and one for a dequantizer that learns
+    optimizer the name of their optimizers' class
     """
 
     def __init__(self, flow: Flow, dequantizer: Dequantizer, optimizer: type[Adam], decay: float,

@@ -59,15 +59,16 @@ def run_train(args: argparse.Namespace) -> None:
 
 @contextmanager
 def told_how_to_go_on(folder: Path, args: argparse.Namespace) -> Iterator[None]:
-    """Where the block is stopped and not at fault itself, say what goes on from the last checkpoint."""
+    """Where the block is stopped, and training itself has not failed, say what goes on from there."""
     try:
         yield
     except (Interrupted, KeyboardInterrupt, OSError, MemoryError):
         if (folder / runs.LAST).exists():
             beside = {"backend", "threads", "data"} if args.resume else {"backend", "threads"}
-            words = [(f"--{key}", str(getattr(args, key))) for key in sorted(beside & args.said)]
-            tell(one_line(shlex.join(["minglow", "train", "--resume", str(folder), *sum(words, ())]))
-                 + "  # goes on")
+            words = ["minglow", "train", "--resume", str(folder)]
+            for key in sorted(beside & args.said):
+                words += [f"--{key}", str(getattr(args, key))]
+            tell(f"{one_line(shlex.join(words))}  # goes on")
         raise
 
 
