@@ -1,1 +1,1 @@
-"""How fast minglow is and how much memory it takes, beside its peers: `python -m benchmarks --help`."""
+"""How fast minglow is and how much memory it takes, beside other libraries: `python -m benchmarks --help`."""

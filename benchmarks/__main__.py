@@ -1,15 +1,15 @@
 """Measure, and show what was measured.
 
-    python -m benchmarks speed       a step, log_prob and sample beside the peers (15 minutes)
-    python -m benchmarks depth       a step by depth, beside the peers (10 minutes)
+    python -m benchmarks speed       a step, log_prob and sample beside other libraries (15 minutes)
+    python -m benchmarks depth       a step by depth, beside other libraries (10 minutes)
     python -m benchmarks scaling     time by depth, batch and resolution (5 minutes)
     python -m benchmarks memory      peak memory by depth
     python -m benchmarks digits      held-out bits/dim by wall-clock (8 minutes)
-    python -m benchmarks contention  a step while another process wants a core
+    python -m benchmarks contention  a step while another process uses a core
     python -m benchmarks startup     import, first step, first compile
     python -m benchmarks figure3, family, mnist, photos      published experiments (half an hour each;
-                                     what was done stays done)
-    python -m benchmarks report      tables and plots of the results that are there
+                                     finished runs are not repeated)
+    python -m benchmarks report      tables and plots of the stored results
 
 Each measurement writes benchmarks/results/NAME.json, with the machine's description.
 """
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args()
     if args.what == "report":
-        from benchmarks import experiments_report, report  # noqa: PLC0415  need results, not peers
+        from benchmarks import experiments_report, report  # noqa: PLC0415  need results, not the libraries
 
         print(report.write(args.out))
         print(experiments_report.write(args.out))

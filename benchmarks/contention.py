@@ -1,4 +1,4 @@
-"""A training step of course size while another process wants a core, with all threads and with one."""
+"""A training step of the small config while another process uses a core, with all threads and with one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable
 import torch
 
 import minglow
-from benchmarks import ours, peers
-from benchmarks.subject import COURSE
+from benchmarks import libraries, ours
+from benchmarks.subject import SMALL
 from benchmarks.timing import interleaved, summary
 
 
 def measure(quick: bool = False) -> dict[str, object]:
-    """Milliseconds of a step, idle and beside a process that never rests."""
-    subjects = [ours.minglow_glow(COURSE), peers.normflows_glow(COURSE), peers.torch_glow(COURSE),
-                peers.torch_glow(COURSE, compiled=True)]
-    cores, images = torch.get_num_threads(), COURSE.images()
+    """Milliseconds of a step, idle and beside a process that computes without a pause."""
+    subjects = [ours.minglow_glow(SMALL), libraries.normflows_glow(SMALL), libraries.torch_glow(SMALL),
+                libraries.torch_glow(SMALL, compiled=True)]
+    cores, images = torch.get_num_threads(), SMALL.images()
     operations: dict[str, Callable[[], object]] = {}
     for subject in subjects:
         step = subject.operations(images)["train_step"]
@@ -40,7 +40,7 @@ def with_threads(step: Callable[[], object], threads: int) -> Callable[[], objec
     """The step, under a number of threads of NumPy's and of PyTorch's own."""
 
     def run() -> object:
-        if torch.get_num_threads() != threads:  # in the untimed call of a turn
+        if torch.get_num_threads() != threads:  # in the untimed call of a round
             torch.set_num_threads(threads)
             minglow.threads(threads)
         return step()

@@ -1,8 +1,8 @@
 """Held-out bits per dimension on the digits by wall-clock, beside normflows.
 
-Both get the same recipe, that of `minglow train`: L 2, K 12, width 32, batches of 64 with random
+Both are trained as `minglow train` trains: L 2, K 12, width 32, batches of 64 with random
 shifts, Adam with warm-up and a cosine that ends with the clock, clipped gradients, and an average of
-the parameters, which is evaluated. The clock includes all that the loop does, evaluation too.
+the parameters, which is evaluated. The clock includes everything that the loop does, evaluation included.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ import numpy as np
 import torch
 
 import minglow
-from benchmarks.peers import normflows_flow
+from benchmarks.libraries import normflows_flow
 from benchmarks.subject import Size
 from minglow import data
 from minglow.data.augment import random_shifts
-from minglow.optim import Adam, PolyakAverage, clip_norm
-from minglow.state import take
-from minglow.train import evaluate
+from minglow.training.optimizers import Adam, PolyakAverage, clip_norm
+from minglow.training.state import next_indices
 
 SIZE = Size((8, 8, 1), levels=2, steps=12, hidden=32, batch=64)
-RATES = {"minglow": (0.01,), "normflows": (0.01, 0.003, 0.001)}
-WARM_UP, CLIP, DECAY = 0.08, 100.0, 0.999
+LEARNING_RATES = {"minglow": (0.01,), "normflows": (0.01, 0.003, 0.001)}
+WARM_UP, MAX_GRAD_NORM, EMA_DECAY = 0.08, 100.0, 0.999  # the first is a fraction of the clock
 EVERY = 5.0  # seconds between evaluations
 
 
@@ -39,7 +38,7 @@ def measure(quick: bool = False) -> dict[str, object]:
     curves: dict[str, list[list[tuple[float, float]]]] = {}
     rates = {}
     for name, train in ("minglow", train_minglow), ("normflows", train_normflows):
-        first = {rate: list(train(seeds[0], limit, rate)) for rate in RATES[name]}
+        first = {rate: list(train(seeds[0], limit, rate)) for rate in LEARNING_RATES[name]}
         rates[name] = min(first, key=lambda rate: first[rate][-1][1])
         curves[name] = [first[rates[name]]]
         curves[name] += [list(train(seed, limit, rates[name])) for seed in seeds[1:]]
@@ -58,17 +57,17 @@ def clocked(step: Callable[[float], object], held_out: Callable[[], float], limi
             due = EVERY * (1 + (perf_counter() - start) // EVERY)
             if elapsed >= limit:
                 return
-        share = elapsed / limit
-        step(min(1, share / WARM_UP) * 0.5 * (1 + cos(pi * share)))
+        done = elapsed / limit
+        step(min(1, done / WARM_UP) * 0.5 * (1 + cos(pi * done)))
 
 
 def batches_of(seed: int) -> Iterator[np.ndarray]:
     """Shifted and dequantized batches of the training images."""
     images, rng = data.digits(), np.random.default_rng(seed)
-    waiting = np.empty(0, int)
+    remaining = np.empty(0, int)
     while True:
-        chosen, waiting = take(waiting, len(images.train), SIZE.batch, rng)
-        yield minglow.dequantize(random_shifts(images.train[chosen], 1.0, rng), images.levels, rng)
+        chosen, remaining = next_indices(remaining, len(images.train), SIZE.batch, rng)
+        yield minglow.dequantize(random_shifts(images.train[chosen], 1.0, rng), images.bins, rng)
 
 
 def train_minglow(seed: int, limit: float, rate: float) -> Iterator[tuple[float, float]]:
@@ -76,18 +75,21 @@ def train_minglow(seed: int, limit: float, rate: float) -> Iterator[tuple[float,
     images, batches = data.digits(), batches_of(seed)
     flow = minglow.glow(SIZE.shape, SIZE.levels, SIZE.steps, SIZE.hidden, rng=seed)
     flow.initialize(next(batches))
-    optimizer, average = Adam(flow.flat), PolyakAverage(flow.flat, DECAY)
+    optimizer, average = Adam(flow.flat), PolyakAverage(flow.flat, EMA_DECAY)
 
     def step(factor: float) -> None:
         flow.flat.grad[...] = 0
-        flow.nll_and_grad(next(batches))
-        clip_norm(flow.flat.grad, CLIP)
+        flow.nll_backward(next(batches))
+        clip_norm(flow.flat.grad, MAX_GRAD_NORM)
         optimizer.step(rate * factor)
         average.update()
 
     def held_out() -> float:
-        with average.applied():
-            return evaluate(flow, images.held_out, images.levels)
+        value = flow.flat.value.copy()
+        flow.flat.value[...] = average.average
+        bits = minglow.evaluate(flow, images.held_out, images.bins)
+        flow.flat.value[...] = value
+        return bits
 
     return clocked(step, held_out, limit)
 
@@ -112,16 +114,16 @@ def train_normflows(seed: int, limit: float, rate: float) -> Iterator[tuple[floa
         optimizer.param_groups[0]["lr"] = rate * factor
         optimizer.zero_grad()
         flow.forward_kld(load(next(batches))).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+        torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
         optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(list(averaged.parameters()), parameters,
-                                 max(1 - DECAY, 1 / (steps + 1)))
+                                 max(1 - EMA_DECAY, 1 / (steps + 1)))
 
     def held_out() -> float:
-        x = minglow.dequantize(images.held_out, images.levels, np.random.default_rng(0))
+        x = minglow.dequantize(images.held_out, images.bins, np.random.default_rng(0))
         with torch.no_grad():
             nats = averaged.log_prob(load(x), None).mean().item()
-        return minglow.bits_per_dim(nats, x[0].size, images.levels)
+        return minglow.bits_per_dim(nats, x[0].size, images.bins)
 
     return clocked(step, held_out, limit)

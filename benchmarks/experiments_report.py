@@ -1,4 +1,4 @@
-"""Tables and pictures of the published experiments, written into docs/experiments.md and docs/images."""
+"""Tables and pictures of the experiments, written into docs/experiments.md and docs/images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 import minglow
 from benchmarks.experiments import COUPLINGS, EXPERIMENTS, PERMUTATIONS, SEEDS, mnist_glow, photo_glow
 from benchmarks.report import DOCS, fill, machine, save, table
-from minglow import checkpoint, data, runs
+from minglow import data
 from minglow.data import Images
 from minglow.flow import Flow
+from minglow.runs.pictures import interpolation_strip, sample_sheet, temperature_strip
 
 DATA = {"digits": "digits, 8 x 8", "mnist5k": "MNIST-5k, 28 x 28"}
-PUBLISHED_NICE = {  # Dinh et al. 2015, table 3: nats; levels whose cells have the data's width 1
+PUBLISHED_NICE = {  # Dinh et al. 2015, table 3: nats, dimensions, bins in an interval of width 1
     "MNIST, [0, 1]": (1980.50, 784, 256), "CIFAR-10, [-1, 1]": (5371.78, 3072, 128),
 }
 Runs = dict[str, Any]
@@ -40,7 +41,7 @@ def write(results: Path) -> str:
 
 
 def read(results: Path) -> dict[str, Any]:
-    """What each experiment found, of those that have been done."""
+    """The stored results of each experiment."""
     paths = {name: results / f"{name}.json" for name in EXPERIMENTS}
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()
             if path.is_file()}
@@ -58,12 +59,12 @@ def tables(found: dict[str, Any]) -> str:
 def figure3(found: Runs) -> str:
     """Mean over seeds, and each seed."""
     rows = []
-    for source, words in DATA.items():
+    for source, title in DATA.items():
         for coupling in COUPLINGS:
             for permutation in PERMUTATIONS:
                 mine = [found[f"{source}, {coupling}, {permutation}, seed {seed}"] for seed in SEEDS]
                 bits = [run["bits"] for run in mine]
-                rows.append([words, coupling, permutation, f"{np.mean(bits):.3f}",
+                rows.append([title, coupling, permutation, f"{np.mean(bits):.3f}",
                              ", ".join(f"{value:.3f}" for value in bits),
                              f"{np.mean([run['seconds'] for run in mine]):.0f} s"])
     return "### Figure 3\n\n" + table(
@@ -71,7 +72,7 @@ def figure3(found: Runs) -> str:
 
 
 def family(found: Runs) -> str:
-    """Each model at the rate that was the best for its first seed."""
+    """Each model at the learning rate that was best for its first seed."""
     by_model: dict[str, dict[str, list[Runs]]] = defaultdict(lambda: defaultdict(list))
     for name, run in found.items():
         model, rate, _ = name.split(", ")
@@ -85,62 +86,62 @@ def family(found: Runs) -> str:
                      f"{chosen[0]['steps']:,}", rate.removeprefix("rate "), f"{np.mean(bits):.3f}",
                      ", ".join(f"{value:.3f}" for value in bits)])
     return "### NICE, RealNVP, Glow\n\n" + table(
-        ["model", "parameters", "time", "steps", "rate", "held-out bits/dim", "three seeds"], rows)
+        ["model", "parameters", "time", "steps", "learning rate", "held-out bits/dim", "three seeds"], rows)
 
 
 def nice_in_bits() -> str:
     """NICE's published results by minglow's own function."""
-    rows = [[name, f"{nats:.2f}", f"{minglow.bits_per_dim(nats, dims, levels):.2f}"]
-            for name, (nats, dims, levels) in PUBLISHED_NICE.items()]
-    return table(["NICE, published", "nats", "bits/dim"], rows)
+    rows = [[name, f"{nats:.2f}", f"{minglow.bits_per_dim(nats, dims, bins):.2f}"]
+            for name, (nats, dims, bins) in PUBLISHED_NICE.items()]
+    return table(["NICE, as published", "nats", "bits/dim"], rows)
 
 
 def trained(title: str, found: Runs) -> str:
     """One line for each flow."""
     rows = [[name, f"{run['parameters']:,}", f"{run['steps']:,}", f"{run['seconds'] / 60:.0f} min",
-             f"{run['train bits']:.3f}", f"{run['bits']:.3f}", f"{run['of 16 draws']:.3f}"]
+             f"{run['train bits']:.3f}", f"{run['bits']:.3f}", f"{run['of 16 samples']:.3f}"]
             for name, run in found.items()]
     return f"### {title}\n\n" + table(
         ["run", "parameters", "steps", "time, one thread", "bits/dim, training images",
-         "held-out bits/dim", "the same, bound of 16 draws"], rows)
+         "held-out bits/dim", "the same, bound of 16 samples"], rows)
 
 
 def curves(found: Runs) -> Figure:
-    """Held-out bits by step: the seeds' mean, and all between their least and their most."""
+    """Held-out bits by step: the mean over seeds, and the range."""
     figure = Figure(figsize=(8, 6), layout="constrained")
     panels = figure.subplots(len(DATA), len(COUPLINGS), sharex="row")
-    for line, (source, words) in zip(panels, DATA.items()):
+    for row, (source, title) in zip(panels, DATA.items()):
         ends = []
-        for axes, coupling in zip(line, COUPLINGS):
-            for permutation, colour in zip(PERMUTATIONS, ("#E69F00", "#0072B2", "#009E73")):
+        for axes, coupling in zip(row, COUPLINGS):
+            for permutation, color in zip(PERMUTATIONS, ("#E69F00", "#0072B2", "#009E73")):
                 by_seed = np.array([found[f"{source}, {coupling}, {permutation}, seed {seed}"]["curve"]
                                     for seed in SEEDS])
                 steps, bits = by_seed[0, :, 0], by_seed[:, :, 3]
-                axes.plot(steps, bits.mean(axis=0), color=colour, label=permutation)
-                axes.fill_between(steps, bits.min(axis=0), bits.max(axis=0), color=colour, alpha=0.2,
+                axes.plot(steps, bits.mean(axis=0), color=color, label=permutation)
+                axes.fill_between(steps, bits.min(axis=0), bits.max(axis=0), color=color, alpha=0.2,
                                   linewidth=0)
                 ends.append(bits[:, len(steps) // 4:])
-            axes.set_title(f"{words}, {coupling}", fontsize=10)
+            axes.set_title(f"{title}, {coupling}", fontsize=10)
             axes.spines[["top", "right"]].set_visible(False)
         lowest, highest = np.min(ends), np.max(ends)
-        for axes in line:
+        for axes in row:
             axes.set_ylim(lowest - 0.05 * (highest - lowest), highest + 0.05 * (highest - lowest))
             axes.set_xlabel("step")
-        line[0].set_ylabel("held-out bits per dimension")
+        row[0].set_ylabel("held-out bits per dimension")
     panels[0, 1].legend(frameon=False)
     return figure
 
 
 def pictures(path: Path, flow: Flow, read: Callable[[], Images]) -> None:
-    """Of a flow that an experiment left beside its results; elsewhere the pictures stay as they are.
+    """Samples, temperatures and interpolations of the flow that an experiment saved beside its results.
 
-    Samples, the same latents by temperature, and walks between images held out.
+    Without that file the pictures stay as they are.
     """
     if not path.is_file():
         return
-    checkpoint.load(path, flow)
+    minglow.load(path, into=flow)
     images = read()
-    save(runs.sample_sheet(flow, 64, 0.8, 0, images.levels), f"{path.stem}-samples")
-    save(runs.temperature_strip(flow, 0, images.levels), f"{path.stem}-temperatures")
+    save(sample_sheet(flow, 64, 0.8, 0, images.bins), f"{path.stem}-samples")
+    save(temperature_strip(flow, 0, images.bins), f"{path.stem}-temperatures")
     held_out = images.held_out[np.random.default_rng(0).permutation(len(images.held_out))]
-    save(runs.interpolation_strip(flow, held_out, images.levels), f"{path.stem}-interpolation")
+    save(interpolation_strip(flow, held_out, images.bins), f"{path.stem}-interpolation")

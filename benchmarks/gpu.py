@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu [--quick]
 
-The paper's size, float32 without TF32 on both sides. Each operation ends with its result on the host, so
+The official size for CIFAR-10, float32 without TF32 on both sides. Each operation ends with its result on the host, so
 that all of its work is in its time. Prints milliseconds, and PyTorch's time over minglow's.
 """
 
@@ -13,11 +13,11 @@ import argparse
 import torch
 
 from benchmarks.ours import minglow_glow
-from benchmarks.peers import torch_glow
+from benchmarks.libraries import torch_glow
 from benchmarks.subject import Size
 from benchmarks.timing import compare
 
-PAPER = Size((32, 32, 3), levels=3, steps=32, hidden=512, batch=64)
+OFFICIAL = Size((32, 32, 3), levels=3, steps=32, hidden=512, batch=64)
 QUICK = Size((8, 8, 3), levels=2, steps=2, hidden=16, batch=8)
 
 
@@ -35,9 +35,9 @@ def measure(size: Size, rounds: int, device: str = "cuda") -> dict[str, dict[str
 def main() -> None:
     """Measure, and print a line for each operation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small flow: whether it runs at all")
+    parser.add_argument("--quick", action="store_true", help="a small flow, to see that it works")
     quick = parser.parse_args().quick
-    found = measure(QUICK if quick else PAPER, rounds=3 if quick else 15)
+    found = measure(QUICK if quick else OFFICIAL, rounds=3 if quick else 15)
     print(f"card={torch.cuda.get_device_name()} torch={torch.__version__}")
     for operation, by_subject in found.items():
         ours, theirs = by_subject["minglow, cupy"], by_subject["PyTorch"]

@@ -1,7 +1,7 @@
 """Peak memory of a training step, above what parameters, gradients and Adam's moments take.
 
-Each figure is a process of its own: the highest resident size of three steps, less the size before
-the flow was built, less four arrays of its parameters' size.
+Each figure is a process of its own: the highest resident size of three steps, minus the size before
+the flow was built, minus four arrays of its parameters' size.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.subject import PAPER
+from benchmarks.subject import LARGE
 
 DEPTHS = (4, 8, 16, 32)
 SUBJECTS = ("minglow", "minglow, reversible", "normflows", "PyTorch")
 
 
 def measure(quick: bool = False) -> dict[str, object]:
-    """MiB above parameters, by subject and depth, at the paper size."""
+    """MiB above parameters, by subject and depth, for the large config."""
     depths = DEPTHS[:2] if quick else DEPTHS
     mebibytes: dict[str, list[float]] = {}
     for subject in SUBJECTS:
@@ -48,17 +48,17 @@ def resident(field: str = "VmRSS") -> int:
 
 def one(name: str, depth: int) -> float:
     """MiB of one subject, in this process."""
-    from benchmarks import ours, peers  # noqa: PLC0415  in the process that measures
+    from benchmarks import libraries, ours  # noqa: PLC0415  in the process that measures
 
-    make = {"minglow": ours.minglow_glow, "normflows": peers.normflows_glow,
+    make = {"minglow": ours.minglow_glow, "normflows": libraries.normflows_glow,
             "minglow, reversible": lambda size: ours.minglow_glow(size, reversible=True),
-            "PyTorch": peers.torch_glow}[name]
-    small = make(PAPER._replace(shape=(8, 8, 3), steps=1, hidden=8, batch=1))
-    small.train_step(small.load(PAPER._replace(shape=(8, 8, 3), batch=1).images()))  # compiles
+            "PyTorch": libraries.torch_glow}[name]
+    small = make(LARGE._replace(shape=(8, 8, 3), steps=1, hidden=8, batch=1))
+    small.train_step(small.load(LARGE._replace(shape=(8, 8, 3), batch=1).images()))  # compiles
     before = resident()
-    subject = make(PAPER._replace(steps=depth))
-    x = subject.load(PAPER.images())
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # what building took is over
+    subject = make(LARGE._replace(steps=depth))
+    x = subject.load(LARGE.images())
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # reset the peak
     for _ in range(3):
         subject.train_step(x)
     return round((resident("VmHWM") - before - 4 * 4 * subject.parameters) / 2**20, 1)

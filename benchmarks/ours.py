@@ -1,10 +1,10 @@
-"""minglow's flows as subjects: stored or reversible, by any backend."""
+"""minglow's flows as subjects: stored or reversible, on any backend."""
 
 from __future__ import annotations
 
 import minglow
 from benchmarks.subject import Size, Subject
-from minglow.optim import Adam
+from minglow.training.optimizers import Adam
 
 
 def minglow_glow(size: Size, reversible: bool = False, backend: str = "numba") -> Subject:
@@ -16,7 +16,7 @@ def minglow_glow(size: Size, reversible: bool = False, backend: str = "numba") -
     def train_step(x):
         with minglow.use(backend):
             flow.flat.grad[...] = 0
-            nll, _ = flow.nll_and_grad(x)
+            nll = flow.nll_backward(x).nll
             optimizer.step(1e-4)
         return float(minglow.to_host(nll))
 

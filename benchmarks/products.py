@@ -1,4 +1,4 @@
-"""The limit: how long a step's matrix products take by themselves."""
+"""The limit: how long the matrix products of a step take without anything else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def products(size: Size, backward: bool = True) -> Callable[[], None]:
             pairs += [(hidden.T, taps), (taps, last.T), (hidden.T, hidden.copy()), (hidden, middle.T),
                       (hidden.T, patches), (hidden, first)]
         work += size.steps * [(a, b, np.empty((len(a), b.shape[1]), np.float32)) for a, b in pairs]
-        channels //= 2  # the other half leaves
+        channels //= 2  # the other half is factored out
 
     def run() -> None:
         for a, b, out in work:

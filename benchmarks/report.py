@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 MEBIBYTES = 64, 128, 256, 512, 1024, 2048
-COLOURS = {"minglow": "C0", "minglow, reversible": "C2", "normflows": "C1", "PyTorch": "C3"}
+COLORS = {"minglow": "C0", "minglow, reversible": "C2", "normflows": "C1", "PyTorch": "C3"}
 WHAT = {"train_step": "training step", "log_prob": "`log_prob`", "sample": "`sample`"}
 
 
@@ -27,7 +27,7 @@ def write(results: Path) -> str:
 
 
 def fill(page: Path, text: str) -> None:
-    """Put what was measured into its place on a page."""
+    """Write the tables between the two marks on a page."""
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     page.write_text(before + BEGIN + "\n" + text + END + rest.split(END)[1], encoding="utf-8")
 
@@ -35,7 +35,7 @@ def fill(page: Path, text: str) -> None:
 def tables(found: dict[str, Any]) -> str:
     """All tables, in Markdown."""
     parts = [machine(found["speed"]["machine"])]
-    parts += [speed(name, found["speed"][name]) for name in ("paper", "course")]
+    parts += [speed(name, found["speed"][name]) for name in ("large", "small")]
     parts += [section(found[section.__name__]) for section in (
         depth, memory, scaling, digits, contention, startup)]
     return "\n".join(parts)
@@ -48,7 +48,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def machine(facts: dict[str, Any]) -> str:
-    """What it was measured on."""
+    """The machine, in Markdown."""
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     variables = ", ".join(f"{name}={value}" for name, value in facts["variables"].items()) or "none set"
     return (f"{facts['cores']} cores, {facts['processor']}; Python {facts['python']}, {versions}. "
@@ -59,7 +59,7 @@ def speed(name: str, found: dict[str, Any]) -> str:
     """Times of one size, and their ratios."""
     size, times = found["size"], found["milliseconds"]
     h, w, c = size["shape"]
-    title = (f"### The {name} size\n\n{h} x {w} x {c}, L {size['levels']}, K {size['steps']}, width "
+    title = (f"### The {name} config\n\n{h} x {w} x {c}, L {size['levels']}, K {size['steps']}, width "
              f"{size['hidden']}, affine, batch {size['batch']}, float32. Milliseconds: median "
              f"(quartiles) of {found['rounds']} rounds.\n")
     rows = [[subject, f"{count:,}"] + [cell(times[what][subject]) for what in WHAT]
@@ -83,7 +83,7 @@ def depth(found: dict[str, Any]) -> str:
     by_depth = found["milliseconds"]
     names = next(iter(by_depth.values()))
     rows = [[name, *(cell(entry[name]) for entry in by_depth.values())] for name in names]
-    return "\n".join(["### By depth\n", table(["training step, paper size", *by_depth], rows)])
+    return "\n".join(["### By depth\n", table(["training step, large config", *by_depth], rows)])
 
 
 def memory(found: dict[str, Any]) -> str:
@@ -115,10 +115,10 @@ def digits(found: dict[str, Any]) -> str:
 
 
 def contention(found: dict[str, Any]) -> str:
-    """A step of course size, idle and beside another process."""
+    """A step of the small config, idle and beside another process."""
     states = found["milliseconds"]
     rows = [[name, *(cell(states[state][name]) for state in states)] for name in states["idle"]]
-    return "\n".join(["### With a busy core\n", table(["training step, course size", *states], rows)])
+    return "\n".join(["### With a busy core\n", table(["training step, small config", *states], rows)])
 
 
 def startup(found: dict[str, Any]) -> str:
@@ -133,7 +133,7 @@ def plots(found: dict[str, Any]) -> None:
     figure = Figure((6, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, values in found["memory"]["mebibytes"].items():
-        axes.plot(found["memory"]["depths"], values, "o-", label=name, color=COLOURS[name])
+        axes.plot(found["memory"]["depths"], values, "o-", label=name, color=COLORS[name])
     label(axes, "flow steps a level, K", "MiB above parameters", at=found["memory"]["depths"])
     axes.set_yticks(MEBIBYTES, [str(mebibytes) for mebibytes in MEBIBYTES])
     save(figure, "performance-memory")
@@ -142,7 +142,7 @@ def plots(found: dict[str, Any]) -> None:
     for axes, what in zip(figure.subplots(1, 3, sharey=True), ("depth", "batch", "pixels")):
         for name, suffix in ("minglow", ""), ("minglow, reversible", ", reversible"):
             entry = found["scaling"][what + suffix]
-            axes.plot(entry["at"], entry["milliseconds"], "o-", color=COLOURS[name],
+            axes.plot(entry["at"], entry["milliseconds"], "o-", color=COLORS[name],
                       label=f"{name}: exponent {entry['exponent']:.2f}")
         label(axes, what, "ms a training step" if what == "depth" else "", at=entry["at"])
     save(figure, "performance-scaling")
@@ -151,19 +151,19 @@ def plots(found: dict[str, Any]) -> None:
     axes = figure.subplots()
     for name, curves in found["digits"]["curves"].items():
         for i, curve in enumerate(curves):
-            axes.plot(*zip(*curve), color=COLOURS[name], label=name if i == 0 else None)
+            axes.plot(*zip(*curve), color=COLORS[name], label=name if i == 0 else None)
     label(axes, "seconds of training", "held-out bits per dimension")
     save(figure, "performance-digits")
 
 
 def label(axes: Axes, x: str, y: str, at: Sequence[int] = ()) -> None:
-    """Name the axes; with `at`, make both logarithmic and mark those places."""
+    """Name the axes; with `at`, make both logarithmic, with these ticks."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if at:
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xticks(at, [str(place) for place in at])
+        axes.set_xticks(at, [str(tick) for tick in at])
         axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -1,13 +1,13 @@
-"""One training step, log_prob and sample, beside the peers; and the products' own time."""
+"""A training step, log_prob and sample, beside other libraries and beside the matrix products alone."""
 
 from __future__ import annotations
 
-from benchmarks import ours, peers
+from benchmarks import libraries, ours
 from benchmarks.products import products
-from benchmarks.subject import PAPER, SIZES
+from benchmarks.subject import LARGE, SIZES
 from benchmarks.timing import compare, exponent, interleaved, ratios, summary
 
-ROUNDS = {"paper": (15, 1), "course": (40, 10)}
+ROUNDS = {"large": (15, 1), "small": (40, 10)}
 
 
 def measure(quick: bool = False) -> dict[str, object]:
@@ -17,7 +17,7 @@ def measure(quick: bool = False) -> dict[str, object]:
         subjects = [
             ours.minglow_glow(size), ours.minglow_glow(size, reversible=True),
             ours.minglow_glow(size, backend="numpy"),
-            peers.normflows_glow(size), peers.torch_glow(size), peers.torch_glow(size, compiled=True),
+            libraries.normflows_glow(size), libraries.torch_glow(size), libraries.torch_glow(size, compiled=True),
         ]
         rounds, repeat = (3, 1) if quick else ROUNDS[name]
         times = compare(subjects, size.images(), rounds, repeat)
@@ -36,13 +36,13 @@ def measure(quick: bool = False) -> dict[str, object]:
 
 
 def depth(quick: bool = False) -> dict[str, object]:
-    """A training step of the paper size by depth, beside the peers."""
+    """A training step of the large config by depth, beside other libraries."""
     found: dict[str, object] = {}
     for steps in (4,) if quick else (4, 16, 32):
-        size = PAPER._replace(steps=steps)
+        size = LARGE._replace(steps=steps)
         subjects = [ours.minglow_glow(size), ours.minglow_glow(size, reversible=True),
-                    peers.normflows_glow(size), peers.torch_glow(size),
-                    peers.torch_glow(size, compiled=True)]
+                    libraries.normflows_glow(size), libraries.torch_glow(size),
+                    libraries.torch_glow(size, compiled=True)]
         times = compare(subjects, size.images(), 2 if quick else 3, 1, ("train_step",))
         found[f"K {steps}"] = times["train_step"]
     return {"milliseconds": found}
@@ -52,9 +52,9 @@ def scaling(quick: bool = False) -> dict[str, object]:
     """Time of a training step by depth, batch and resolution, with fitted exponents."""
     rounds = 2 if quick else 7
     series = {
-        "depth": [(k, PAPER._replace(steps=k)) for k in (4, 8, 16, 32)],
-        "batch": [(b, PAPER._replace(steps=4, batch=b)) for b in (4, 8, 16, 32)],
-        "pixels": [(s * s, PAPER._replace(steps=4, shape=(s, s, 3))) for s in (16, 32, 64)],
+        "depth": [(k, LARGE._replace(steps=k)) for k in (4, 8, 16, 32)],
+        "batch": [(b, LARGE._replace(steps=4, batch=b)) for b in (4, 8, 16, 32)],
+        "pixels": [(s * s, LARGE._replace(steps=4, shape=(s, s, 3))) for s in (16, 32, 64)],
     }
     if quick:
         series = {name: sizes[:2] for name, sizes in series.items()}

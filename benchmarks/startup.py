@@ -1,4 +1,4 @@
-"""How long it takes until something happens, each time in a new process."""
+"""Start-up times, each in a new process."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from benchmarks.timing import summary
 IMPORT = "import minglow"
 FIRST_STEP = """
 import numpy as np, minglow
-from minglow.optim import Adam
-flow = minglow.glow((8, 8, 1), levels=2, steps=8, hidden=64, rng=0)
+from minglow.training import Adam
+flow = minglow.glow((8, 8, 1), levels=2, flow_steps=8, hidden=64, rng=0)
 optimizer = Adam(flow.flat)
-flow.nll_and_grad(np.zeros((64, 8, 8, 1), np.float32))
+flow.nll_backward(np.zeros((64, 8, 8, 1), np.float32))
 optimizer.step(1e-3)
 """
 
 
 def measure(quick: bool = False) -> dict[str, dict[str, float]]:
-    """Milliseconds of an interpreter alone, and beyond that of an import and of a first step."""
+    """Milliseconds of a bare interpreter, of an import, and to the end of the first step."""
     runs = 2 if quick else 9
     with tempfile.TemporaryDirectory() as cache:
         warm = {**os.environ, "NUMBA_CACHE_DIR": cache}

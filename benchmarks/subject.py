@@ -1,4 +1,4 @@
-"""What is measured: a flow of some size, as minglow or a peer builds it."""
+"""What is measured: a flow of some size, as minglow or another library builds it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Size(NamedTuple):
         return rng.uniform(-0.5, 0.5, (self.batch, *self.shape)).astype(np.float32)
 
 
-PAPER = Size((32, 32, 3), levels=3, steps=8, hidden=512, batch=16)
-COURSE = Size((8, 8, 1), levels=2, steps=8, hidden=64, batch=64)
-SIZES = {"paper": PAPER, "course": COURSE}
+LARGE = Size((32, 32, 3), levels=3, steps=8, hidden=512, batch=16)
+SMALL = Size((8, 8, 1), levels=2, steps=8, hidden=64, batch=64)
+SIZES = {"large": LARGE, "small": SMALL}
 
 
 class Subject(NamedTuple):
-    """One flow with its optimiser, ready to be timed."""
+    """One flow with its optimizer, ready to be timed."""
 
     name: str
     parameters: int

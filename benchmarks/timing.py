@@ -1,4 +1,4 @@
-"""Times of several subjects, taken in turn so that the machine's moods meet all of them alike."""
+"""Times of several subjects, taken in turn so that machine noise affects all of them equally."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.subject import Subject
 
-# Idle threads of one library spin for some milliseconds before they sleep, and would slow the next.
+# Idle threads of one library spin for some milliseconds before they sleep; they would slow the next.
 SETTLE = 0.05
 OURS = ("minglow", "minglow, reversible", "minglow, numpy")
 
@@ -18,7 +18,7 @@ def interleaved(operations: dict[str, Callable[[], object]], rounds: int, repeat
                 ) -> dict[str, list[float]]:
     """Seconds of one call of each operation, `rounds` numbers each: A B C A B C ...
 
-    In its turn an operation is called once untimed, and `repeat` times timed as one.
+    In each round an operation is called once untimed, then `repeat` times timed together.
     """
     seconds: dict[str, list[float]] = {name: [] for name in operations}
     for call in operations.values():  # compile, allocate
@@ -59,7 +59,7 @@ def exponent(sizes: list[float], milliseconds: list[float]) -> float:
 
 
 def ratios(times: dict, limit: dict) -> dict[str, float]:
-    """The fastest peer's median over minglow's, and the others that are asked for."""
+    """The fastest other library's median over minglow's, and two ratios of minglow's own."""
     medians = {what: {name: entry["median"] for name, entry in by_name.items()}
                for what, by_name in times.items()}
     found = {}
@@ -67,8 +67,8 @@ def ratios(times: dict, limit: dict) -> dict[str, float]:
         fastest = min(value for name, value in by_name.items() if name not in OURS)
         eager = min(value for name, value in by_name.items()
                     if name not in OURS and "compiled" not in name)
-        found[f"{what}: fastest peer / minglow"] = fastest / by_name["minglow"]
-        found[f"{what}: fastest eager peer / minglow"] = eager / by_name["minglow"]
+        found[f"{what}: fastest other / minglow"] = fastest / by_name["minglow"]
+        found[f"{what}: fastest other, eager / minglow"] = eager / by_name["minglow"]
     step = medians["train_step"]
     found["products / train_step"] = limit["train_step"]["median"] / step["minglow"]
     found["reversible / stored"] = step["minglow, reversible"] / step["minglow"]

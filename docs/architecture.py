@@ -25,7 +25,7 @@ BEGIN, END = "<!-- boxes: begin -->\n", "<!-- boxes: end -->\n"
 
 FLOORS = {4: "commands", 3: "models, runs", 2: "layers, flows", 1: "foundations"}
 WIDTH, LEFT, RIGHT, TOP = 1000, 130, 20, 12  # left of the boxes stand the floors' names
-BOX, ROW, PAD, SPACE = 32, 60, 14, 14  # heights of a box and a row; around a floor; between neighbours
+BOX, ROW, PAD, SPACE = 32, 60, 14, 14  # heights of a box and a row; around a floor; between neighbors
 STARTS, SWEEPS = 40, 8  # how many orders of the boxes are tried, and how often each is mended
 LIGHT = {"paper": "#fcfcfa", "band": "#eef1f4", "box": "#ffffff", "ink": "#1d2733", "edge": "#8a97a5",
          "to1": "#8a6d1f", "to2": "#1f6f8a", "to3": "#7a3f8f", "to4": "#a03d2e"}
@@ -130,7 +130,7 @@ def half(name: str) -> float:
 
 
 def placed(rows: list[list[str]], links: Edges) -> Places:
-    """Where the middle of each box and waypoint is: near its neighbours, none on another."""
+    """Where the middle of each box and waypoint is: near its neighbors, none on another."""
     back: Edges = {}
     for upper, lowers in links.items():
         for lower in lowers:
@@ -142,7 +142,7 @@ def placed(rows: list[list[str]], links: Edges) -> Places:
         for row in rows:
             order = sorted(row, key=lambda name: crc32(f"{start} {name}".encode()))
             x |= spread(order, dict.fromkeys(order, (LEFT + WIDTH - RIGHT) / 2))
-        for sweep in range(SWEEPS):  # neighbours above and below take turns at deciding the order
+        for sweep in range(SWEEPS):  # neighbors above and below take turns at deciding the order
             near = back if sweep % 2 else links
             for row in rows if sweep % 2 else rows[::-1]:
                 wish = {name: middle(name, near.get(name, []), x, 4) for name in row}
@@ -158,7 +158,7 @@ def placed(rows: list[list[str]], links: Edges) -> Places:
 
 
 def middle(name: str, near: list[str], x: Places, straight: int) -> float:
-    """The mean place of its neighbours, a line that passes both counted `straight` times."""
+    """The mean place of its neighbors, a line that passes both counted `straight` times."""
     weights = [straight if "@" in name and "@" in other else 1 for other in near]
     return fsum(w * x[other] for w, other in zip(weights, near)) / sum(weights) if near else x[name]
 
@@ -251,11 +251,11 @@ def architecture_svg() -> str:
 
 def head(height: int, count: int, drawn: int) -> str:
     """The SVG's beginning: what it shows, in words and to the eye, and its background."""
-    light, dark = (" ".join(f"--{name}: {colour};" for name, colour in colours.items())
-                   for colours in (LIGHT, DARK))
+    light, dark = (" ".join(f"--{name}: {color};" for name, color in colors.items())
+                   for colors in (LIGHT, DARK))
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" \
-height="{height}" role="img" aria-labelledby="title desc">
+height="{height}" role="img" aria-labeledby="title desc">
 <title id="title">The modules of minglow on their four floors</title>
 <desc id="desc">{count} modules and packages as boxes, floor 4 on top, and {drawn} imports as lines, \
 each down from a box to one that it imports. Imports that follow from others are left out.</desc>

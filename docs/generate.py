@@ -11,7 +11,7 @@ import json
 import re
 from pathlib import Path
 
-from minglow.cli import parser
+from minglow.cli.main import parser
 
 ROOT = Path(__file__).parents[1]
 SHOWN = ("minglow", "tests", "notebooks", "benchmarks")  # folders whose code has pages

@@ -1,7 +1,7 @@
-"""python -m minglow: the command line. Floor 4."""
+"""python -m minglow: the command line."""
 
 import sys
 
-from minglow.cli import main
+from minglow.cli.main import main
 
 sys.exit(main())

@@ -1,11 +1,12 @@
 """The contract: what a module is, and what bijections and conditioners promise.
 
-Floor 1; imports NumPy alone. docs/contract.md says why the contract is as it is.
+`forward` goes from data to latents, `inverse` from latents to data. docs/contract.md gives the reasons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,25 @@ class Module:
 
     def add_param(self, name: str, value: np.ndarray) -> None:
         """Own a copy of `value` as parameter `name`, with a gradient of zeros."""
-        check_made(self)
+        check_initialized(self)
         self.params[name] = value.copy()
         self.grads[name] = np.zeros_like(value)
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's settings that change the function, as JSON can hold them.
+
+        Files store them, and loading compares them. By default these are the attributes that hold
+        numbers, text, functions, or tuples of these.
+        """
+        found = {name: plain_value(value) for name, value in vars(self).items() if name != "path"}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def check_constants(self, constants: dict[str, np.ndarray]) -> None:
+        """Raise ValueError for constants that came from a file and that this module cannot have.
+
+        `constants` has the names, shapes and dtypes of `self.constants`; a permutation, say, has to
+        hold each channel once.
+        """
 
     def walk(self, path: str = "") -> Iterator[tuple[str, Module]]:
         """Yield (path, module) for this module and all below it, parents first."""
@@ -52,7 +69,22 @@ class Module:
         return f"{type(self).__name__} at {self.path}" if self.path else type(self).__name__
 
 
-def check_made(module: Module) -> None:
+def plain_value(value: Any) -> Any:
+    """A setting as JSON can hold it, functions by their names; None for arrays, modules and the like."""
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        parts = [plain_value(part) for part in value]
+        return None if None in parts else parts
+    if isinstance(value, partial):
+        return [plain_value(value.func), *map(plain_value, value.args),
+                {name: plain_value(part) for name, part in value.keywords.items()}]
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return None
+
+
+def check_initialized(module: Module) -> None:
     """Raise ValueError for a module whose __init__ has not called Module's."""
     if "params" not in vars(module):
         raise ValueError(f"{type(module).__name__} has no params: its __init__ has to begin with "
@@ -101,6 +133,19 @@ class Bijection(Module):
         A layer without such parameters has nothing to set.
         """
         return self.forward(x)[0]
+
+    def trace(self, x: np.ndarray) -> Generator[Visit, None, np.ndarray]:
+        """Yield (layer, x, y, log_det) of each layer that is not made of others, in forward's order.
+
+        Returns y. A bijection made of others shows them by `yield from inner.trace(x)`, so that
+        diagnosis finds what is inside it.
+        """
+        y, log_det = self.forward_only(x)
+        yield self, x, y, log_det
+        return y
+
+
+Visit = tuple[Bijection, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Net(Module):

@@ -1,38 +1,46 @@
-"""Composition, and with it all of the memory policy.
+"""Composition, and with it the memory policy.
 
-Floor 2. Both chains compute the same function and the same gradients; they differ in what
-they remember between forward and backward.
+Both chains compute the same function and the same gradients; they differ in what they store between
+forward and backward. Each layer checks its own input.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 
-from minglow import arguments
-from minglow.arrays import check_input, zero_log_det
-from minglow.bijection import Bijection
+from minglow import validation
+from minglow.arrays.shapes import zero_log_det
+from minglow.bijection import Bijection, Visit
 
 
 class Chain(Bijection):
     r"""Layers in a row: y = f_n(... f_2(f_1(x))).
 
-    log_det   the sum of the layers' log_dets, since Jacobians multiply
-    backward  the chain rule, last layer first; every layer meets the same dlog_det, since
-              each log_det is one term of the sum
+    inverse     x = f_1^-1(... f_n^-1(y)): the inverses, last layer first
+    log_det     the sum of the layers' log_dets, since the determinants of Jacobians multiply
+    backward    the chain rule, last layer first; every layer gets the same dlog_det, since each
+                log_det is one term of the sum
+    initialize  initializes each layer on the output of those before it.
 
-    Keeps every layer's cache: memory grows with the number of layers.
+    It stores every layer's cache: memory grows with the number of layers.
+
+    >>> import minglow, numpy as np
+    >>> chain = minglow.Chain(minglow.Squeeze(), minglow.Reverse(4))
+    >>> y, log_det, _ = chain.forward(np.arange(4.0).reshape(1, 2, 2, 1))
+    >>> y, log_det
+    (array([[[[3., 2., 1., 0.]]]]), array([0.]))
     """
 
     def __init__(self, *layers: Bijection) -> None:
         super().__init__()
-        self.layers = tuple(arguments.instance("each layer of a chain", layer, Bijection)
+        self.layers = tuple(validation.check_instance("each layer of a chain", layer, Bijection)
                             for layer in layers)
         self.children.update({str(i): layer for i, layer in enumerate(layers)})
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        check_input(self, x)
         total, caches = zero_log_det(x), []
         for layer in self.layers:
             x, log_det, cache = layer.forward(x)
@@ -41,7 +49,6 @@ class Chain(Bijection):
         return x, total, caches
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
-        check_input(self, y)
         caches = []
         for layer in reversed(self.layers):
             y, cache = layer.inverse(y)
@@ -49,7 +56,6 @@ class Chain(Bijection):
         return y, caches[::-1]
 
     def forward_only(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        check_input(self, x)
         total = zero_log_det(x)
         for layer in self.layers:
             x, log_det = layer.forward_only(x)
@@ -57,7 +63,6 @@ class Chain(Bijection):
         return x, total
 
     def inverse_only(self, y: np.ndarray) -> np.ndarray:
-        check_input(self, y)
         for layer in reversed(self.layers):
             y = layer.inverse_only(y)
         return y
@@ -68,27 +73,37 @@ class Chain(Bijection):
         return dy
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
-        check_input(self, x)
         for layer in self.layers:
             x = layer.initialize(x)
         return x
 
+    def trace(self, x: np.ndarray) -> Generator[Visit, None, np.ndarray]:
+        for layer in self.layers:
+            x = yield from layer.trace(x)
+        return x
+
 
 class ReversibleChain(Chain):
-    """A Chain that keeps the output of its first layers alone, and computes everything else again.
+    """A Chain that stores the output of its first layers, and recomputes everything before it.
 
-    On the way back each layer's inverse gives its input and, by the contract, its cache
-    (Gomez et al. 2017, section 3). Memory does not grow with the number of layers; the price is one
-    inverse pass, and the rounding that inverting adds.
+    In backward each layer's inverse gives its input and, by the contract, its cache (Gomez et al. 2017,
+    section 3). Memory does not grow with the number of layers. The price is one more inverse of these
+    layers, and the rounding that inverting adds.
 
-    kept    how many of the last layers keep their caches as in a Chain. Backward begins with
-            them, as soon as forward has made them: they are stored for a moment only, and spare
-            the inverse pass their part.
+    stored  how many of the last layers store their caches as in a Chain. Backward begins with these
+            layers as soon as forward has run them, so their caches live for a moment only and they
+            need no inverse.
+
+    >>> import minglow, numpy as np
+    >>> chain, x = minglow.ReversibleChain(minglow.Squeeze(), minglow.Reverse(4)), np.ones((1, 2, 2, 1))
+    >>> y, log_det, cache = chain.forward(x)
+    >>> chain.backward(y, log_det, cache).shape
+    (1, 2, 2, 1)
     """
 
-    def __init__(self, *layers: Bijection, kept: int = 0) -> None:
+    def __init__(self, *layers: Bijection, stored: int = 0) -> None:
         super().__init__(*layers)
-        middle = max(0, len(layers) - arguments.count("kept", kept, 0))
+        middle = max(0, len(layers) - validation.check_count("stored", stored, 0))
         self.first, self.last = Chain(*layers[:middle]), Chain(*layers[middle:])
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
@@ -106,10 +121,10 @@ class ReversibleChain(Chain):
         return self.first.inverse_only(h), (y, [(h, last_cache)])
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
-        y, kept = cache
+        y, stored = cache
         layers = self.layers
-        if kept:  # used up, so that it is gone while the others are recomputed
-            y, last_cache = kept.pop()
+        if stored:  # popped, so that these caches are freed while the others are recomputed
+            y, last_cache = stored.pop()
             dy, layers = self.last.backward(dy, dlog_det, last_cache), self.first.layers
             del last_cache
         for layer in reversed(layers):

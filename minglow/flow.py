@@ -1,154 +1,148 @@
-"""A density: a bijection to latents, and a base distribution over them.
-
-Floor 2.
-"""
+"""A density: a bijection to latents, and a base distribution over them."""
 
 from __future__ import annotations
 
-from math import prod
-from typing import TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minglow import arguments, kernels
-from minglow.arrays import check_input, check_side
-from minglow.bijection import Bijection, Module
-from minglow.blas import for_products_of
-from minglow.device import all_finite, beside, on_host, to_host
-from minglow.distributions import Labels, Rng, StandardLogistic, StandardNormal
-from minglow.memory import give_back_freed_memory
-from minglow.params import FlatParams
-from minglow.top_prior import TopPrior
+from minglow import kernels, validation
+from minglow.arrays.device import all_finite, on_host, to_device_of, to_host
+from minglow.arrays.trainable import Trainable
+from minglow.bases import Base
+from minglow.bases.base import Labels, Rng
+from minglow.bijection import Bijection
 
-Base = StandardNormal | StandardLogistic | TopPrior
-T = TypeVar("T", float, np.ndarray)
 ON_DEVICE = "cupy", "numpy"  # the backends whose kernels a device's arrays answer
 
 
-class Flow(Module):
+class Loss(NamedTuple):
+    """What `Flow.nll_backward` returns; on a device the first and the last are arrays."""
+
+    nll: float | np.ndarray  # mean negative log-likelihood of the batch, in nats
+    dx: np.ndarray  # derivative of nll + classification_weight * cross_entropy with respect to x
+    cross_entropy: float | np.ndarray  # mean, of the base's classifier, in nats; 0 without one
+
+
+class Flow(Trainable):
     """log p(x) = log p_base(z) + log|det dz/dx|, with z = bijection(x).
 
-    flat   all parameters as one vector (FlatParams)
-    dtype  the parameters' dtype; arrays that come in are cast to it
-    largest  how many numbers its largest parameter holds: with the batch, how large its products are
+    bijection  from data to latents
+    base       the distribution of the latents
+    config     the settings that it was built with, for a flow of minglow.models
 
-    labels, (B,) integers, are the classes of the samples, for a base that has some: densities are
-    then p(x | label), and without labels those of the mixture of all classes.
+    `forward` of the bijection goes from data to latents. labels, (B,) integers, are the classes of the
+    samples, for a base that has some: densities are then p(x | label), and without labels those of
+    the mixture of all classes.
 
     Every method raises ValueError for input that is empty, not of floats, or not finite in the
     flow's dtype, and for labels that its base does not have; FloatingPointError where finite input
     leads to a result that is not.
 
     A flow that was moved to a device (`minglow.to_device`) takes and gives arrays there, under the
-    backend "cupy"; `nll_and_grad` then looks at no number, so that nothing is waited for: a NaN that
-    goes in, or comes about, is in its result.
+    backend "cupy". `nll_backward` then reads no value, so that nothing waits: a NaN that goes in, or
+    arises, is in its result.
     """
 
-    def __init__(self, bijection: Bijection, base: Base) -> None:
+    def __init__(self, bijection: Bijection, base: Base, config: Any = None) -> None:
         super().__init__()
-        arguments.instance("a flow's bijection", bijection, Bijection)
-        arguments.instance("a flow's base", base, Module)
-        self.bijection, self.base = bijection, base
+        self.bijection = validation.check_instance("a flow's bijection", bijection, Bijection)
+        self.base = validation.check_instance("a flow's base", base, Base)
+        self.config = config
         self.children.update(bijection=bijection, base=base)
-        self.flat = FlatParams(self)
-        give_back_freed_memory()  # the arrays that the vector's views have replaced
-        self.dtype = self.flat.value.dtype.type
-        self.largest = max((prod(shape) for _, shape in self.flat.where.values()), default=0)
-        for path, module in self.walk():
-            module.path = path
-
-    def __reduce__(self) -> tuple[type[Flow], tuple[Bijection, Base]]:
-        """Copies and pickles are built anew: a copied view would not be a view of the copied vector."""
-        return Flow, (self.bijection, self.base)
+        self.flatten()
 
     def log_prob(self, x: np.ndarray, labels: Labels = None) -> np.ndarray:
         """log p(x_b) of each sample, (B,), in nats."""
         x, labels = self._checked(x), self._checked_labels(labels, len(x))
-        with for_products_of(x.size * self.largest):
-            z, log_det = self.bijection.forward_only(x)
+        z, log_det = self._forward(x)
         return self._finite(self.base.log_prob(z, labels) + log_det, "log_prob")
 
-    def class_log_prob(self, x: np.ndarray) -> np.ndarray:
+    def log_prob_given_class(self, x: np.ndarray) -> np.ndarray:
         """log p(x_b | k) of each sample and class, (B, K), in nats.
 
         By Bayes' rule the largest of a row is the likeliest class, if all are equally frequent.
         """
-        if not isinstance(self.base, TopPrior) or not self.base.classes:
+        if not self.base.classes:
             raise ValueError(f"{self} expected a base with classes, got {type(self.base).__name__}")
-        z, log_det = self.bijection.forward_only(self._checked(x))
-        return self._finite(self.base.class_log_prob(z) + log_det[:, None], "class_log_prob")
+        z, log_det = self._forward(self._checked(x))
+        log_prob = self.base.log_prob_given_class(z) + log_det[:, None]
+        return self._finite(log_prob, "log_prob_given_class")
 
     def sample(self, n: int, rng: Rng = None, temperature: float = 1.0,
                labels: int | Labels = None) -> np.ndarray:
-        """Draw n samples, of one label or of n. The latents' noise is multiplied by `temperature`, in
+        """Draw n samples, of one label or of n. `temperature` multiplies the noise of the latents, in
         every level (Kingma & Dhariwal 2018, section 6)."""
-        n = arguments.count("the number of samples", n)
-        temperature = arguments.amount("temperature", temperature)
+        n = validation.check_count("the number of samples", n)
+        temperature = validation.check_number("temperature", temperature)
         if labels is not None:
-            each = np.full(n, labels) if np.ndim(labels) == 0 else np.asarray(labels)
-            labels = self._checked_labels(each, n)
+            labels = np.full(n, labels) if np.ndim(labels) == 0 else np.asarray(labels)
+            labels = self._checked_labels(labels, n)
         z = self.base.sample(n, np.random.default_rng(rng), self.dtype, temperature, labels)
-        z = beside(z, self.flat.value)
-        with for_products_of(z.size * self.largest):
-            x = self.bijection.inverse_only(z)
+        x = self._inverse(to_device_of(z, self.flat.value))
         if not all_finite(x):
             raise FloatingPointError(f"samples at temperature {temperature:g} are NaN or inf")
         return x
 
-    def nll_and_grad(self, x: np.ndarray, labels: Labels = None, classification: float = 0.0,
-                     ) -> tuple[float | np.ndarray, np.ndarray]:
-        """Mean negative log-likelihood of a batch in nats, and its derivative by x.
+    def nll_backward(self, x: np.ndarray, labels: Labels = None,
+                     classification_weight: float = 0.0) -> Loss:
+        """Mean negative log-likelihood of a batch in nats; its derivatives are added to every `grads`.
 
-            loss = -1/B sum_b [log p_base(z_b) + log_det_b]
+            nll = -1/B sum_b [log p_base(z_b) + log_det_b]
 
-        so that dloss/dlog p_base = dloss/dlog_det_b = -1/B. Adds the derivatives by the parameters
-        to every module's grads. On a device the first is an array of no dimensions.
-        `classification` adds so many times the mean cross entropy of the
-        base's classifier, in nats, to what is derived, not to what is returned.
+        so that dnll/dlog p_base = dnll/dlog_det_b = -1/B. With a `classification_weight`, what is
+        derived is nll + classification_weight * cross_entropy, the latter of the base's classifier.
         """
         x, labels = self._checked(x), self._checked_labels(labels, len(x))
-        with for_products_of(x.size * self.largest):
+        cross_entropy: Any = 0.0
+        with self._threads(x):
             z, log_det, cache = self.bijection.forward(x)
             nll = -np.mean(self.base.log_prob(z, labels) + log_det)
             nll = self._finite(float(nll), "nll") if on_host(nll) else nll
-            share = np.full_like(log_det, -1 / len(x))
-            dz = self.base.backward(share, z, labels)
-            if classification:
-                if labels is None or not isinstance(self.base, TopPrior):
+            dlog_prob = np.full_like(log_det, -1 / len(x))
+            dz = self.base.backward(dlog_prob, z, labels)
+            if classification_weight:
+                if labels is None:
                     raise ValueError(f"{self} expected labels to classify by, got none")
-                dz += self.base.cross_entropy_backward(-classification * share, z, labels)
-            dx = self.bijection.backward(dz, share, cache)
-        return nll, dx
+                cross_entropy = self.base.cross_entropy(z, labels).mean()
+                dz += self.base.cross_entropy_backward(-classification_weight * dlog_prob, z, labels)
+            dx = self.bijection.backward(dz, dlog_prob, cache)
+        return Loss(nll, dx, cross_entropy)
 
     def initialize(self, x: np.ndarray) -> None:
         """Set the data-dependent parameters from one batch, before training, once."""
-        self._finite(self.bijection.initialize(self._checked(x)), "initialize")
+        x = self._checked(x)
+        with self._threads(x):
+            self._finite(self.bijection.initialize(x), "initialize")
         self._finite(self.flat.value, "initialize")
 
     def latents(self, x: np.ndarray) -> np.ndarray:
         """z = bijection(x), (B, D): every level's, in one vector."""
-        return self._finite(self.bijection.forward_only(self._checked(x))[0], "latents")
+        return self._finite(self._forward(self._checked(x))[0], "latents")
 
     def from_latents(self, z: np.ndarray) -> np.ndarray:
         """The x whose latents are z, (B, D): the inverse of `latents`."""
-        return self._finite(self.bijection.inverse_only(self._checked(z)), "from_latents")
+        return self._finite(self._inverse(self._checked(z)), "from_latents")
 
     def reconstruction_error(self, x: np.ndarray) -> float:
         """max |x - inverse(forward(x))| over the batch: how invertible the flow is in its dtype."""
         x = self._checked(x)
-        back = self.bijection.inverse_only(self.bijection.forward_only(x)[0])
+        back = self._inverse(self._forward(x)[0])
         return self._finite(float(to_host(np.max(np.abs(back - x)))), "reconstruction_error")
 
-    def _checked(self, x: np.ndarray) -> np.ndarray:
-        check_input(self, x)
-        check_side(self, x, self.flat.value)
-        if not on_host(x) and kernels.current() not in ON_DEVICE:
+    def _forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with self._threads(x):
+            return self.bijection.forward_only(x)
+
+    def _inverse(self, z: np.ndarray) -> np.ndarray:
+        with self._threads(z):
+            return self.bijection.inverse_only(z)
+
+    def _checked(self, x: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        x = super()._checked(x, shape)
+        if not on_host(x) and kernels.current_backend() not in ON_DEVICE:
             raise ValueError(f"expected minglow.use('cupy') for a flow on a device, "
-                             f"got the backend {kernels.current()}")
-        with np.errstate(over="ignore"):  # a float64 that is too large for float32 becomes inf
-            x = x.astype(self.dtype, copy=False)
-        if on_host(x) and not np.isfinite(x).all():
-            raise ValueError(f"{self} expected finite {np.dtype(self.dtype)}, got NaN or inf")
+                             f"got the backend {kernels.current_backend()}")
         return x
 
     def _checked_labels(self, labels: Labels, samples: int) -> Labels:
@@ -164,8 +158,3 @@ class Flow(Module):
             raise ValueError(f"{self} expected labels from 0 to {classes - 1}, "
                              f"got {labels.min()} to {labels.max()}")
         return labels
-
-    def _finite(self, result: T, name: str) -> T:
-        if not all_finite(result):
-            raise FloatingPointError(f"{name} of a finite input is NaN or inf: {self} has diverged")
-        return result

@@ -1,7 +1,4 @@
-"""All parameters as one vector, all gradients as another.
-
-Floor 1. Optimisers, checkpoints and averages are then arithmetic on whole vectors.
-"""
+"""All parameters as one vector and all gradients as another, for optimizers, averages and files."""
 
 from __future__ import annotations
 
@@ -11,15 +8,15 @@ from minglow.bijection import Module
 
 
 class FlatParams:
-    """Move every parameter below `module` into one vector and leave views behind.
+    """Move every parameter below `module` into one vector; the modules keep views of it.
 
     value  (P,) every parameter, in the order of Module.walk
     grad   (P,) every gradient, in the same order
     where  path of a parameter -> (slice of the vector, shape of the array)
 
-    The vectors are where the parameters are: on the host, or on a device.
-    Build it once for a module: a second one would move the parameters out of the first.
-    Raises ValueError where parameters have different dtypes, or where a module occurs twice.
+    The vectors are on the host or on a device, like the parameters. Build FlatParams once for each
+    module: a second one would move the parameters out of the first. Raises ValueError if parameters
+    have different dtypes, or if a module occurs twice.
     """
 
     def __init__(self, module: Module) -> None:
@@ -29,18 +26,18 @@ class FlatParams:
             for name in owner.params
         ]
         if len({id(owner.params[name]) for _, owner, name in owners}) < len(owners):
-            raise ValueError("expected every module once, got one that occurs in two places")
+            raise ValueError("expected every module once, got one that occurs twice")
         dtypes = {owner.params[name].dtype for _, owner, name in owners}
         if len(dtypes) > 1:
             raise ValueError(f"expected parameters of one dtype, got {sorted(map(str, dtypes))}")
         self.where: dict[str, tuple[slice, tuple[int, ...]]] = {}
-        start = 0
+        size = 0
         for path, owner, name in owners:
             array = owner.params[name]
-            self.where[path] = slice(start, start + array.size), array.shape
-            start += array.size
-        some = next((owner.params[name] for _, owner, name in owners), np.empty(0, np.float32))
-        self.value, self.grad = np.empty_like(some, shape=start), np.zeros_like(some, shape=start)
+            self.where[path] = slice(size, size + array.size), array.shape
+            size += array.size
+        like = next((owner.params[name] for _, owner, name in owners), np.empty(0, np.float32))
+        self.value, self.grad = np.empty_like(like, shape=size), np.zeros_like(like, shape=size)
         for path, owner, name in owners:
             self.view(self.value, path)[...] = owner.params[name]
             self.view(self.grad, path)[...] = owner.grads[name]
@@ -48,6 +45,6 @@ class FlatParams:
             owner.grads[name] = self.view(self.grad, path)
 
     def view(self, vector: np.ndarray, path: str) -> np.ndarray:
-        """The part of a (P,) vector that belongs to the parameter at `path`, in its shape."""
+        """The entries of a (P,) vector for the parameter at `path`, as a view in its shape."""
         part, shape = self.where[path]
         return vector[part].reshape(shape)

@@ -1,4 +1,4 @@
-"""Pictures: arrays in, matplotlib figures out; nothing is shown or saved here. Floor 1."""
+"""Figures of images, matrices, maps of the plane and training, as matplotlib objects."""
 
 from __future__ import annotations
 
@@ -14,69 +14,69 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-GREYS = "gray_r"  # ink on paper: 0 is white
+GRAYS = "gray_r"  # 0 is white, like paper
 SIGNED = "RdBu_r"  # blue below 0, white at 0, red above
-# Okabe and Ito's, which the colour-blind tell apart: blue, vermilion, green, purple, orange, sky.
-COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+# Okabe and Ito's palette, which is safe for color-blind readers: blue, vermilion, green, ...
+COLORS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 
 
 def style() -> None:
     """Set matplotlib's defaults to those of minglow's figures."""
     matplotlib.rcParams.update({
-        "axes.prop_cycle": cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False,
+        "axes.prop_cycle": cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False,
         "axes.titlesize": 10, "figure.constrained_layout.use": True, "figure.dpi": 90, "font.size": 9,
         "image.cmap": "viridis", "image.interpolation": "nearest", "legend.frameon": False,
     })
 
 
-def tile(images: np.ndarray, columns: int, levels: int, gap: int = 1) -> np.ndarray:
+def tile(images: np.ndarray, columns: int, bins: int, gap: int = 1) -> np.ndarray:
     """Images (N, h, w, C) as one picture, `columns` in a row, (H, W) or (H, W, C) in [0, 1].
 
-    The gaps between them, and the places that stay empty, are NaN, which is drawn transparent.
+    Gaps and empty cells are NaN, which matplotlib draws transparent.
     """
     count, height, width, channels = images.shape
-    lines = -(-count // columns)
-    picture = np.full((lines * (height + gap) - gap, columns * (width + gap) - gap, channels), np.nan)
+    rows = -(-count // columns)
+    picture = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), np.nan)
     for index, image in enumerate(images):
         i, j = index // columns * (height + gap), index % columns * (width + gap)
-        picture[i:i + height, j:j + width] = image / (levels - 1)
+        picture[i:i + height, j:j + width] = image / (bins - 1)
     return picture[..., 0] if channels == 1 else picture
 
 
-def image_sheet(images: np.ndarray, columns: int, levels: int, title: str = "",
-                line_labels: Sequence[str] = ()) -> Figure:
-    """A sheet of integer images (N, h, w, C), enlarged without smoothing.
+def image_sheet(images: np.ndarray, columns: int, bins: int, title: str = "",
+                row_labels: Sequence[str] = ()) -> Figure:
+    """A figure of integer images (N, h, w, C), enlarged without smoothing.
 
-    line_labels: a word at the left of each line. Grey images are drawn as ink on paper.
+    row_labels: a label at the left of each row. In gray images 0 is white.
     """
-    picture = tile(images, columns, levels)
+    picture = tile(images, columns, bins)
     height, width = picture.shape[:2]
     inches = min(8.0, 0.55 * columns)
     size = max(3.5, inches + 0.8), max(1.2, inches * height / width + 0.6)  # room for the title
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
-    draw_images(axes, images, levels, columns)
+    draw_images(axes, images, bins, columns)
     pitch = images.shape[1] + 1
-    axes.set_yticks([i * pitch + (pitch - 2) / 2 for i in range(len(line_labels))], line_labels)
+    axes.set_yticks([i * pitch + (pitch - 2) / 2 for i in range(len(row_labels))], row_labels)
     axes.tick_params(length=0)
     axes.set_title(title, fontsize=10)
     return figure
 
 
-def draw_images(axes: Axes, images: np.ndarray, levels: int, columns: int, title: str = "") -> None:
+def draw_images(axes: Axes, images: np.ndarray, bins: int, columns: int, title: str = "") -> None:
     """Integer images (N, h, w, C) on axes, `columns` in a row, enlarged without smoothing."""
-    picture = tile(images, columns, levels)
+    picture = tile(images, columns, bins)
     if picture.ndim == 3:
         picture = np.nan_to_num(picture, nan=0.85)
-    axes.imshow(picture, cmap=GREYS, vmin=0, vmax=1, interpolation="nearest")  # colours have no map
-    axes.set(xticks=[], yticks=[], title=title, facecolor="0.85")  # through gaps: where a border ends
+    axes.imshow(picture, cmap=GRAYS, vmin=0, vmax=1, interpolation="nearest")  # ignores cmap in color
+    axes.set(xticks=[], yticks=[], title=title, facecolor="0.85")  # shows in the gaps
     axes.spines[:].set_visible(False)
 
 
 def draw_matrix(axes: Axes, matrix: np.ndarray, title: str = "", limit: float | None = None) -> None:
-    """A matrix as a heat map with its scale beside it: white is 0, red above, blue below.
+    """A matrix as a heat map with a color bar: white is 0, red positive, blue negative.
 
-    limit: the value of the darkest red; by default the largest entry's size.
+    limit: the value of the darkest red; by default the largest absolute entry.
     """
     limit = limit or float(np.abs(matrix).max()) or 1.0
     drawn = axes.imshow(matrix, cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
@@ -89,62 +89,62 @@ def draw_matrix(axes: Axes, matrix: np.ndarray, title: str = "", limit: float | 
 
 def draw_grid(axes: Axes, function: Callable[[np.ndarray], np.ndarray], limit: float = 2.0,
               lines: int = 17, dtype: type = np.float32) -> None:
-    """What a map of the plane, (n, 2) -> (n, 2), makes of the straight grid on [-limit, limit]^2.
+    """The image of a square grid on [-limit, limit]^2 under a map of the plane, (n, 2) -> (n, 2).
 
-    The lines of constant x_1 are drawn blue, those of constant x_2 vermilion.
+    Lines of constant x_1 are blue, lines of constant x_2 vermilion.
     """
     along = np.linspace(-limit, limit, 201)
     for value in np.linspace(-limit, limit, lines):
-        for index, colour in enumerate(COLOURS[:2]):
+        for index, color in enumerate(COLORS[:2]):
             points: np.ndarray = np.empty((len(along), 2), dtype)
             points[:, index], points[:, 1 - index] = value, along
-            axes.plot(*function(points).T, color=colour, linewidth=0.6)
+            axes.plot(*function(points).T, color=color, linewidth=0.6)
     axes.set_aspect("equal")
 
 
 def density_on_grid(log_prob: Callable[[np.ndarray], np.ndarray], limit: float = 4.0, cells: int = 200,
                     dtype: type = np.float32) -> tuple[np.ndarray, np.ndarray, float]:
-    """exp(log_prob) in the middles of cells x cells squares of [-limit, limit]^2.
+    """exp(log_prob) at the centers of cells x cells squares of [-limit, limit]^2.
 
-    Returns the edges of the cells (cells + 1,), the density (cells, cells), indexed [x_2, x_1] as
-    pcolormesh draws it, and the sum of density times area: 1, if nothing lies outside.
+    Returns the edges of the cells (cells + 1,), the density (cells, cells), indexed [x_2, x_1] as in
+    pcolormesh, and the sum of density times area, which is 1 if no density lies outside.
     """
     edges = np.linspace(-limit, limit, cells + 1)
-    middles = (edges[:-1] + edges[1:]) / 2
-    x1, x2 = np.meshgrid(middles, middles)
+    centers = (edges[:-1] + edges[1:]) / 2
+    x1, x2 = np.meshgrid(centers, centers)
     points: np.ndarray = np.column_stack([x1.ravel(), x2.ravel()]).astype(dtype)
     density = np.exp(log_prob(points).astype(np.float64)).reshape(cells, cells)
     return edges, density, float(density.sum() * (2 * limit / cells) ** 2)
 
 
-# The buttons of matplotlib's player, whose own signs come from a font that lies on another host.
+# Labels of the buttons of matplotlib's player; its own come from a font on another host.
 SIGNS = {"fa-minus": "-", "fa-fast-backward": "⏮", "fa-step-backward": "⏴",
          "fa-play fa-flip-horizontal": "◀", "fa-pause": "⏸", "fa-play": "▶",
          "fa-step-forward": "⏵", "fa-fast-forward": "⏭", "fa-plus": "+"}
 
 
-def animation_html(animation: Animation, described: str, fps: int = 4) -> str:
-    """A player for a page or a notebook, for IPython's HTML(...): it asks no other host for anything.
+def animation_html(animation: Animation, description: str, fps: int = 4) -> str:
+    """An animation player as HTML, for a page or IPython's HTML(...); it loads nothing from the network.
 
-    described: what the animation shows, in words, for those who cannot see it.
+    description: alternative text for readers who cannot see the animation.
     """
     page = animation.to_jshtml(fps=fps, default_mode="once")
     page = re.sub(r"<link\b[^>]*>", "", page)
     page = re.sub(r'<i class="fa ([^"]*)"></i>', lambda icon: SIGNS[icon[1]], page)
-    return page.replace("<img id=", f'<img alt="{html.escape(described)}" id=')
+    return page.replace("<img id=", f'<img alt="{html.escape(description)}" id=')
 
 
-def training_curves(curve: Sequence[tuple[int, float, float]], levels: int) -> Figure:
-    """Bits per dimension by step, beside what guessing each level uniformly costs.
+def training_curves(curve: Sequence[tuple[int, float, float]], bins: int) -> Figure:
+    """Bits per dimension over steps, with the bits of a uniform model for comparison.
 
-    curve: (step, bits of the training batches, held-out bits), a tuple for each evaluation.
+    curve: (step, bits of the training batches, held-out bits) for each evaluation.
     """
     steps, bits, held_out_bits = zip(*curve)
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
-    uniform = np.log2(levels)
+    uniform = np.log2(bins)
     axes.axhline(uniform, color="0.5", linestyle=":", label=f"uniform model, {uniform:.2f}")
-    marker = "." if len(steps) < 20 else ""  # a line of one point is none
+    marker = "." if len(steps) < 20 else ""  # a line through one point is invisible
     axes.plot(steps, bits, marker=marker, color="#0072B2", label="training batches")
     at_the_end = f"held out, {held_out_bits[-1]:.2f} at the end"
     axes.plot(steps, held_out_bits, marker=marker, color="#D55E00", label=at_the_end)

@@ -11,7 +11,7 @@
 # %% [markdown]
 # # 0. Generative models
 #
-# **You will be able to** say what an auto-encoder, a variational auto-encoder (VAE) and a flow each minimise, and what
+# **You will be able to** say what an auto-encoder, a variational auto-encoder (VAE) and a flow each minimize, and what
 # each can tell about $\log p(x)$: nothing, a lower bound, the number itself; read bits per dimension; say why
 # the VAE's bound, the ELBO, is one, and when it is tight.
 #
@@ -31,8 +31,8 @@ from minglow.data import digits
 from minglow.models.autoencoder import fit
 from minglow.models.vae import VAE
 from minglow.nets import Dense
-from minglow.saved import load_flow
-from minglow.testing import moved, numerical_jacobian
+from minglow.runs.loading import load_run
+from minglow.testing import numerical_jacobian, perturbed
 
 plots.style()
 rng = np.random.default_rng(0)
@@ -49,9 +49,9 @@ rng = np.random.default_rng(0)
 
 # %%
 images = digits()
-print("to train on:", images.train.shape, " held out:", images.held_out.shape, " levels:", images.levels)
+print("to train on:", images.train.shape, " held out:", images.held_out.shape, " levels:", images.bins)
 figure, axis = plt.subplots(figsize=(8, 1.4))
-plots.draw_images(axis, images.held_out[:32], images.levels, 16, "digits that no model here is trained on")
+plots.draw_images(axis, images.held_out[:32], images.bins, 16, "digits that no model here is trained on")
 
 # %% [markdown]
 # ### Densities need real numbers
@@ -74,11 +74,11 @@ plots.draw_images(axis, images.held_out[:32], images.levels, 16, "digits that no
 #
 # Less is better. Two models to warm up, which need no training to speak of: one that finds all images equally
 # probable, and a **table**, which knows how often each of the 64 pixels has each of the 17 levels, and nothing
-# about neighbours.
+# about neighbors.
 
 # %%
 # checks (0.1): the table's code length, counted in bits image by image, against its density over the cubes
-D, levels = 64, images.levels
+D, levels = 64, images.bins
 counts = 1 + np.stack([(images.train == level).sum(axis=0) for level in range(levels)])  # (17, 8, 8, 1)
 table = counts / counts.sum(axis=0)
 chosen = np.take_along_axis(table, images.held_out[:, None].reshape(-1, 8, 8, 1).astype(int), axis=0)
@@ -111,12 +111,12 @@ assert np.isclose(predicted_bits, -probability_log2 / 64, atol=0.01), "what is c
 
 
 # %%
-def box(axis, x, y, text, colour, size=(1.6, 1.0), taper=0.0):
+def box(axis, x, y, text, color, size=(1.6, 1.0), taper=0.0):
     """A box around (x, y); with a taper above 0 it narrows to the right, below 0 to the left."""
     w, h = size[0] / 2, size[1] / 2
     left, right = h * (1 + min(taper, 0)), h * (1 - max(taper, 0))
     axis.fill([x - w, x + w, x + w, x - w], [y - left, y - right, y + right, y + left],
-              facecolor=colour + "40", edgecolor=colour, linewidth=1.5)
+              facecolor=color + "40", edgecolor=color, linewidth=1.5)
     axis.text(x, y, text, ha="center", va="center")
 
 
@@ -125,7 +125,7 @@ def arrow(axis, start, end, text="", style="->"):
     axis.text((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.15, text, ha="center", va="bottom", fontsize=8)
 
 
-blue, red, green, purple = plots.COLOURS[:4]
+blue, red, green, purple = plots.COLORS[:4]
 
 
 # %%
@@ -171,7 +171,7 @@ for axis in axes:
 # ## The auto-encoder
 #
 # An encoder makes a **code** $z$ of 16 numbers, a decoder makes an image $y$ of it. For a batch of $B$ images, training
-# minimises the mean squared **reconstruction error** (Hinton & Salakhutdinov 2006):
+# minimizes the mean squared **reconstruction error** (Hinton & Salakhutdinov 2006):
 #
 # $$
 # L_{\text{AE}} = \frac{1}{B D} \sum_{b=1}^{B} \sum_{i=1}^{D} (y_{bi} - x_{bi})^2 , \qquad
@@ -181,12 +181,12 @@ for axis in axes:
 
 # %%
 # checks (0.2): the library's loss, against the sum written out; and its slope by x, by differences
-small = moved(minglow.autoencoder((2, 2, 1), latent=2, hidden=5, dtype=np.float64, rng=0))
+small = perturbed(minglow.autoencoder((2, 2, 1), latent=2, hidden=5, dtype=np.float64, rng=0))
 batch, direction = rng.standard_normal((2, 3, 2, 2, 1))
 y = small.from_latents(small.latents(batch))
-loss, dx = small.loss_and_grad(batch)
+loss, dx = small.loss_backward(batch)
 assert np.isclose(loss, sum((y[b].ravel()[i] - batch[b].ravel()[i]) ** 2 for b in range(3) for i in range(4)) / 12)
-ahead, behind = (small.loss_and_grad(batch + step * direction)[0] for step in (1e-6, -1e-6))
+ahead, behind = (small.loss_backward(batch + step * direction)[0] for step in (1e-6, -1e-6))
 assert np.isclose((dx * direction).sum(), (ahead - behind) / 2e-6, rtol=1e-5)
 
 auto_encoder = minglow.autoencoder((8, 8, 1), latent=16, rng=0)
@@ -221,7 +221,7 @@ figure, axis = plt.subplots(figsize=(6, 2.4))
 ranges = np.linspace(0, 0.03, 61)
 axis.hist(errors, ranges, alpha=0.6, density=True, label="held-out digits")
 axis.hist(smear_errors, ranges, alpha=0.6, density=True, label="decoded random codes")
-axis.set(xlabel="reconstruction error, squared grey level (the whole range is 1)", ylabel="share per unit")
+axis.set(xlabel="reconstruction error, squared gray level (the whole range is 1)", ylabel="share per unit")
 axis.legend();
 
 # %% [markdown]
@@ -385,7 +385,7 @@ for log_w in np.log([1.0, 2.0, 6.0]), np.array([-0.3]), np.linspace(-3, 3, 50):
 # %% [markdown]
 # ### A VAE for digits
 #
-# Training maximises the ELBO (0.4) over both nets and $\sigma_x$, with one draw of $z$ for each image
+# Training maximizes the ELBO (0.4) over both nets and $\sigma_x$, with one draw of $z$ for each image
 # ([minglow/models/vae.py](../minglow/models/vae.py)). An ELBO below $\log p$ is a number of bits *above* the true one.
 
 # %%
@@ -411,11 +411,11 @@ print(f"bits per dimension: at most {bits['VAE, by the ELBO']:.2f} by the ELBO, 
 # \tag{0.7}
 # $$
 #
-# Training maximises its mean over the data; there is nothing to approximate.
+# Training maximizes its mean over the data; there is nothing to approximate.
 
 # %%
 # checks (0.7): a small flow of images, its 32 x 32 Jacobian by differences
-little = moved(minglow.glow((4, 4, 2), levels=2, steps=2, hidden=4, dtype=np.float64, rng=0))
+little = perturbed(minglow.glow((4, 4, 2), levels=2, flow_steps=2, hidden=4, dtype=np.float64, rng=0))
 pictures = rng.uniform(-0.5, 0.5, (3, 4, 4, 2))
 for picture, log_prob in zip(pictures, little.log_prob(pictures)):
     latent = little.latents(picture[None])[0]
@@ -428,8 +428,9 @@ for picture, log_prob in zip(pictures, little.log_prob(pictures)):
 # [models/](models/) holds a Glow that `minglow train` has trained on the digits.
 
 # %%
-flow, recipe = load_flow("models/digits.npz")
-print(recipe["levels"], "levels of", recipe["steps"], "flow steps, trained for", recipe["training"]["steps"], "steps")
+flow = minglow.load("models/digits.npz")
+run = load_run("models/digits.npz").config
+print(run.model.levels, "levels of", run.model.flow_steps, "flow steps, trained for", run.training.steps, "steps")
 exact = flow.log_prob(held_out).astype(float)
 bits["flow"] = minglow.bits_per_dim(exact.mean(), D, levels)
 print(f"{bits['flow']:.2f} bits per dimension; there and back again, x changes by at most "
@@ -471,7 +472,7 @@ plots.image_sheet(np.concatenate(list(lines.values())), 16, levels, "new images"
 # %%
 figure, axis = plt.subplots(figsize=(7, 2.6))
 names = list(bits)
-axis.barh(names, list(bits.values()), color=["0.7", "0.7", *2 * [plots.COLOURS[1]], plots.COLOURS[0]])
+axis.barh(names, list(bits.values()), color=["0.7", "0.7", *2 * [plots.COLORS[1]], plots.COLORS[0]])
 for name, number in bits.items():
     axis.text(number + 0.05, name, ("≤ " if "VAE" in name else "") + f"{number:.2f}", va="center")
 axis.barh("auto-encoder", 0)
@@ -501,12 +502,12 @@ axis.legend();
 
 # %% [markdown]
 # *What to see:* it finds most smears less probable than digits, and says so in one unit. A density is no judge of
-# everything, though. The dotted line is the mean of all training digits, a grey blur: it is no digit, and yet denser
+# everything, though. The dotted line is the mean of all training digits, a gray blur: it is no digit, and yet denser
 # than the average digit. The densest place need not be where the samples are.
 #
 # | | auto-encoder | VAE | flow |
 # | --- | --- | --- | --- |
-# | minimises | reconstruction error | −ELBO | $-\log p(x)$ |
+# | minimizes | reconstruction error | −ELBO | $-\log p(x)$ |
 # | says of $\log p(x)$ | nothing | a lower bound | the number |
 # | latents | few | few | as many as $x$ has numbers |
 # | samples | none by right | decoder of $\mathcal{N}(0, I)$, with noise | $f^{-1}$ of $\mathcal{N}(0, I)$ |

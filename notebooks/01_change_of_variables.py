@@ -13,7 +13,7 @@
 #
 # **You will be able to** carry a density through an invertible map, in one dimension and in many; say why
 # $|\det J|$ is a change of area; add up the log-determinants of a composition; write the exact
-# $\log p(x)$ of a flow, sample from it, and say what training by likelihood minimises.
+# $\log p(x)$ of a flow, sample from it, and say what training by likelihood minimizes.
 #
 # **You need** derivatives and integrals, the normal density, the product of matrices, the determinant of a
 # $2 \times 2$ matrix. Notebook 0 says what all this is good for. About 75 minutes with the exercises; it
@@ -31,8 +31,8 @@ from matplotlib.path import Path
 import minglow
 from minglow import plots
 from minglow.data import two_moons
-from minglow.optim import Adam
-from minglow.testing import check_layer, moved, numerical_jacobian
+from minglow.training import Adam
+from minglow.testing import check_layer, perturbed, numerical_jacobian
 
 plots.style()
 rng = np.random.default_rng(0)
@@ -94,22 +94,22 @@ assert np.all(np.abs(share - area) < 5 * np.sqrt(area / len(x)))
 # %%
 figure, axes = plt.subplot_mosaic([["z", "f"], [".", "x"]], figsize=(7.5, 5.2),
                                   width_ratios=[1, 2], height_ratios=[1.6, 1])
-colours = plt.get_cmap("viridis")(np.linspace(0, 0.95, len(area)))
+colors = plt.get_cmap("viridis")(np.linspace(0, 0.95, len(area)))
 line = np.linspace(-3, 3, 301)
 axes["f"].plot(line, f(line), color="k")
 for edge in edges:
     axes["f"].plot([edge, edge, -3.2], [-3.2, f(edge), f(edge)], color="0.8", linewidth=0.7, zorder=0)
 wide, high = np.diff(edges), np.diff(f(edges))       # the widths of the bars, along x and along z
-axes["x"].bar(edges[:-1], area / wide, wide, align="edge", color=colours, edgecolor="w", linewidth=0.5)
-axes["z"].barh(f(edges[:-1]), area / high, high, align="edge", color=colours, edgecolor="w", linewidth=0.5)
-axes["z"].plot(p_z(line), line, color=plots.COLOURS[1])
+axes["x"].bar(edges[:-1], area / wide, wide, align="edge", color=colors, edgecolor="w", linewidth=0.5)
+axes["z"].barh(f(edges[:-1]), area / high, high, align="edge", color=colors, edgecolor="w", linewidth=0.5)
+axes["z"].plot(p_z(line), line, color=plots.COLORS[1])
 axes["z"].invert_xaxis()
 axes["f"].set(title="the map $z = f(x)$", xlim=(-3.2, 3.2), ylim=(-3.2, 3.2))
 axes["z"].set(ylabel="latent z", xlabel="$p_z$ (per unit of z)", ylim=(-3.2, 3.2))
 axes["x"].set(xlabel="data x", ylabel="$p_x$ (per unit of x)", xlim=(-3.2, 3.2));
 
 # %% [markdown]
-# *What to see:* follow one colour from the bottom up to the curve and over to the left. A bar keeps its area. Where
+# *What to see:* follow one color from the bottom up to the curve and over to the left. A bar keeps its area. Where
 # $f$ is steep, the bar becomes longer along $z$, and so it must have been denser along $x$: the two humps at the
 # bottom stand where the curve is steep. The vermilion curve is $p_z$ itself.
 #
@@ -219,15 +219,15 @@ for name, W in matrices.items():
 figure, axes = plt.subplots(1, 3, figsize=(8.5, 2.9))
 for axis, (name, W) in zip(axes, matrices.items()):
     axis.fill(*square.T, color="0.85")
-    axis.fill(*(square @ W.T).T, color=plots.COLOURS[0], alpha=0.35)
-    for column, colour in zip(W.T, plots.COLOURS[1:]):
-        axis.annotate("", column, (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 2})
+    axis.fill(*(square @ W.T).T, color=plots.COLORS[0], alpha=0.35)
+    for column, color in zip(W.T, plots.COLORS[1:]):
+        axis.annotate("", column, (0, 0), arrowprops={"arrowstyle": "->", "color": color, "linewidth": 2})
     axis.set(title=f"{name}\n$\\det W$ = {np.linalg.det(W):.2f}", xlim=(-0.6, 2.1), ylim=(-0.2, 1.9),
              aspect="equal", xlabel="first coordinate")
 axes[0].set_ylabel("second coordinate");
 
 # %% [markdown]
-# *What to see:* grey is the unit square, blue its image, the arrows are the columns of $W$ (vermilion the first, green
+# *What to see:* gray is the unit square, blue its image, the arrows are the columns of $W$ (vermilion the first, green
 # the second). A rotation and a shear keep the area. In the last picture the arrows have changed sides, like
 # a glove turned inside out: the determinant is negative, and the area is its size.
 
@@ -324,18 +324,18 @@ assert order > 1.5                                   # it converges, and fast
 
 # %%
 middles = np.linspace(-1.2, 1.2, 7)                  # of 49 squares, 0.4 wide
-centres = np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2)
-jacobians = np.array([numerical_jacobian(warp, centre) for centre in centres])
+centers = np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2)
+jacobians = np.array([numerical_jacobian(warp, center) for center in centers])
 dets = np.abs(np.linalg.det(jacobians))
-colours = plt.get_cmap("viridis")(dets / dets.max())
+colors = plt.get_cmap("viridis")(dets / dets.max())
 
 figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4))
-for centre, jacobian, colour in zip(centres, jacobians, colours):
-    rim = square_around(centre, 0.4)
-    axes[0].fill(*rim.T, color=colour)
-    axes[1].fill(*warp(rim).T, color=colour)
-    parallelogram = warp(centre[None]) + (square_around(centre, 0.4)[::50] - centre) @ jacobian.T
-    axes[1].fill(*parallelogram.T, fill=False, edgecolor=plots.COLOURS[1], linewidth=0.9)
+for center, jacobian, color in zip(centers, jacobians, colors):
+    rim = square_around(center, 0.4)
+    axes[0].fill(*rim.T, color=color)
+    axes[1].fill(*warp(rim).T, color=color)
+    parallelogram = warp(center[None]) + (square_around(center, 0.4)[::50] - center) @ jacobian.T
+    axes[1].fill(*parallelogram.T, fill=False, edgecolor=plots.COLORS[1], linewidth=0.9)
 for axis, function in zip(axes, (lambda x: x, warp)):
     plots.draw_grid(axis, function, limit=1.4, lines=8, dtype=np.float64)
     for drawn in axis.lines:
@@ -461,7 +461,7 @@ print("the last point's log-determinants:", " + ".join(f"{part:.3f}" for part in
 
 # %%
 # checks (1.9): a small flow of the library, against the dense Jacobian of its whole map, by differences
-small = moved(minglow.glow(shape=(4,), steps=3, hidden=8, dtype=np.float64, rng=0))  # off its start
+small = perturbed(minglow.glow(shape=(4,), flow_steps=3, hidden=8, dtype=np.float64, rng=0))  # off its start
 batch = rng.standard_normal((10, 4))
 h, log_p = batch, 0.0
 for layer in small.bijection.layers:
@@ -567,7 +567,7 @@ for a in 0.5, -1.3:
 # \tag{1.11}
 # $$
 #
-# What does that minimise? If the data come from a density $p^*$, the mean converges to $E_{x \sim p^*}[-\log
+# What does that minimize? If the data come from a density $p^*$, the mean converges to $E_{x \sim p^*}[-\log
 # p_\theta(x)]$. Add and subtract $\log p^*(x)$:
 #
 # $$
@@ -591,7 +591,7 @@ for s in 0.8, 1.0, 1.5:
     for m in shifts:
         layer.params["shift"][...], layer.params["log_scale"][...] = -m, -np.log(s)
         log_p = model.log_prob(data)
-        nll = model.nll_and_grad(data)[0]
+        nll = model.nll_backward(data).nll
         assert np.isclose(nll, -log_p.sum() / len(data))
         kl = np.log(s) + (1 + m**2) / (2 * s**2) - 0.5
         assert kl >= 0 and abs(nll - (entropy + kl)) < 5 * log_p.std() / np.sqrt(len(data))
@@ -614,17 +614,17 @@ axis.legend();
 # Glow calls a **flow step**, three layers: *actnorm* (shift and scale each coordinate, notebook 4), an *invertible 1×1
 # convolution* (a linear map $W$ as above, notebook 5), and an *affine coupling* (a bend whose stretch and shift are
 # learned, notebook 3). The last layer of the list, `Flatten`, does nothing to vectors. Training goes down the gradient of
-# (1.11), which `nll_and_grad` adds to `flow.flat.grad` (notebook 7), with 256 new points at each step; `Adam` chooses
+# (1.11), which `nll_backward` adds to `flow.flat.grad` (notebook 7), with 256 new points at each step; `Adam` chooses
 # each parameter's step size.
 
 # %%
-flow = minglow.glow(shape=(2,), steps=8, dtype=np.float64, rng=0)
+flow = minglow.glow(shape=(2,), flow_steps=8, hidden=64, dtype=np.float64, rng=0)
 flow.initialize(two_moons(1000, rng=0))              # where the actnorms start, see notebook 4
 optimizer, history = Adam(flow.flat), []
 for step in range(1000):
     flow.flat.grad[...] = 0
-    nll, _ = flow.nll_and_grad(two_moons(256, rng=step))
-    optimizer.step(rate=2e-3)
+    nll = flow.nll_backward(two_moons(256, rng=step)).nll
+    optimizer.step(learning_rate=2e-3)
     history.append(nll)
 layers = flow.bijection.layers
 moons = two_moons(1000, rng=12345).astype(np.float64)
@@ -645,7 +645,7 @@ axes[1].legend();
 # ### From data to noise, step by step
 #
 # Follow a straight grid and the data through the trained steps, one after the other. The upper moon is drawn blue,
-# the lower one vermilion; the flow knows nothing of these colours.
+# the lower one vermilion; the flow knows nothing of these colors.
 
 
 # %%
@@ -657,19 +657,19 @@ def through(x, steps):
 
 
 def by_moon(x):
-    """A colour for each point: that of the half circle that is nearer."""
+    """A color for each point: that of the half circle that is nearer."""
     t = np.linspace(0, np.pi, 60)
     upper = np.column_stack([np.cos(t) - 0.5, np.sin(t) - 0.25])
     gaps = [np.linalg.norm(x[:, None] - arc, axis=2).min(axis=1) for arc in (upper, -upper)]
-    return np.where(gaps[0] < gaps[1], *plots.COLOURS[:2])
+    return np.where(gaps[0] < gaps[1], *plots.COLORS[:2])
 
 
-def draw_state(axis, function, points, colours, limit, title):
+def draw_state(axis, function, points, colors, limit, title):
     """The grid on [-limit, limit]^2 and some points, under a map."""
     plots.draw_grid(axis, function, limit, lines=9, dtype=np.float64)
     for drawn in axis.lines:
         drawn.set(color="0.75", linewidth=0.6, antialiased=False)
-    axis.scatter(*function(points).T, s=0.8, c=colours, zorder=3, antialiased=False)
+    axis.scatter(*function(points).T, s=0.8, c=colors, zorder=3, antialiased=False)
     axis.set(title=title, xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), xticks=(-2, 0, 2), yticks=(-2, 0, 2))
 
 
@@ -702,22 +702,22 @@ def back(z, steps):
 
 noise = rng.standard_normal((400, 2))
 assert np.allclose(back(noise, 8), flow.from_latents(noise))
-colours, figure = by_moon(back(noise, 8)), plt.figure(figsize=(8.0, 3.6))  # where it will land
+colors, figure = by_moon(back(noise, 8)), plt.figure(figsize=(8.0, 3.6))  # where it will land
 axes = figure.subplots(2, 5, sharex=True, sharey=True)
 for steps, axis in enumerate(axes.flat[:9]):
     title = "noise z" if steps == 0 else f"step {9 - steps} undone" + ": x" * (steps == 8)
-    draw_state(axis, lambda z, steps=steps: back(z, steps), noise, colours, 2.4, title)
+    draw_state(axis, lambda z, steps=steps: back(z, steps), noise, colors, 2.4, title)
 axes[1, 4].scatter(*moons[:500].T, s=1.5, color="0.4", antialiased=False)
 axes[1, 4].set(title="compare: data", aspect="equal");
 
 # %% [markdown]
-# *What to see:* the same walk, backwards. Each dot has the colour of the moon on which it will land: the noise
+# *What to see:* the same walk, backwards. Each dot has the color of the moon on which it will land: the noise
 # was divided between the moons before the first step.
 
 # %%
 movie, axis = plt.subplots(figsize=(3.4, 3.4))
 stages = np.array([back(noise, steps) for steps in range(9)])
-dots = axis.scatter(*stages[0, :200].T, s=4, c=colours[:200], antialiased=False)
+dots = axis.scatter(*stages[0, :200].T, s=4, c=colors[:200], antialiased=False)
 axis.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xticks=(-2, 0, 2), yticks=(-2, 0, 2))
 
 
@@ -759,9 +759,9 @@ assert np.allclose(ledger.sum(axis=0), flow.log_prob(np.array(list(chosen.values
 
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.9), sharey=True)
 for axis, name, entries in zip(axes, chosen, ledger.T):
-    axis.bar(range(1, 9), entries[:8], color=plots.COLOURS[0])
-    axis.bar(9, entries[8], color=plots.COLOURS[1])
-    axis.bar(10, entries.sum(), color=plots.COLOURS[2])
+    axis.bar(range(1, 9), entries[:8], color=plots.COLORS[0])
+    axis.bar(9, entries[8], color=plots.COLORS[1])
+    axis.bar(10, entries.sum(), color=plots.COLORS[2])
     axis.axhline(0, color="k", linewidth=0.6)
     axis.set_xticks(range(1, 11), [*map(str, range(1, 9)), "log\n$p_z$", "sum"])
     axis.set(title=f"{name}: log p(x) = {entries.sum():.2f}", xlabel="log-determinant of step 1 to 8")
@@ -769,7 +769,7 @@ axes[0].set_ylabel("nats");
 
 # %% [markdown]
 # *What to see:* blue are the log-determinants of the steps, vermilion is $\log p_z(z)$, green their sum, the exact
-# $\log p(x)$. A positive bar says that the step stretches the neighbourhood of this point: it makes room
+# $\log p(x)$. A positive bar says that the step stretches the neighborhood of this point: it makes room
 # for many data in a part of latent space.
 #
 # ### The density, and the whole of it
@@ -784,9 +784,9 @@ axes[0].set_ylabel("nats");
 # %%
 # checks (1.13): the trained flow and an untrained one, summed over a grid that is wide and fine enough
 grid, density, total = plots.density_on_grid(flow.log_prob, limit=3, cells=160, dtype=np.float64)
-untrained = minglow.glow(shape=(2,), steps=2, dtype=np.float64, rng=0)
+untrained = minglow.glow(shape=(2,), flow_steps=2, hidden=64, dtype=np.float64, rng=0)
 untrained.initialize(moons)
-untrained_total = plots.density_on_grid(moved(untrained, size=0.1).log_prob, 6, 160, dtype=np.float64)[2]
+untrained_total = plots.density_on_grid(perturbed(untrained, size=0.1).log_prob, 6, 160, dtype=np.float64)[2]
 print(f"integral of the trained flow's density: {total:.6f}, of an untrained one's: {untrained_total:.6f}")
 assert abs(total - 1) < 1e-3 and abs(untrained_total - 1) < 1e-3
 
@@ -828,7 +828,7 @@ def log_prob(x, layers):
 
 # %% test="log-prob" points=2
 for D, steps in (2, 2), (4, 3), (6, 1):
-    tested = moved(minglow.glow(shape=(D,), steps=steps, hidden=8, dtype=np.float64, rng=D), D)
+    tested = perturbed(minglow.glow(shape=(D,), flow_steps=steps, hidden=8, dtype=np.float64, rng=D), D)
     tested_x = np.random.default_rng(D).standard_normal((5, D))
     kept_x = tested_x.copy()
     found = log_prob(tested_x, list(tested.bijection.layers))
@@ -845,6 +845,6 @@ assert np.allclose(log_prob(moons[:50], list(layers)), flow.log_prob(moons[:50])
 #   determinant says by how much a small volume grows.
 # - Composition multiplies determinants and adds their logarithms: $\log p(x) = \log p_z(z) + \sum_k \log|\det J_k|$.
 # - Densities are computed from data to latent, samples are drawn from latent to data, with one and the same map.
-# - Maximum likelihood minimises $\mathrm{KL}(p^* \| p_\theta)$ up to the entropy of the data.
+# - Maximum likelihood minimizes $\mathrm{KL}(p^* \| p_\theta)$ up to the entropy of the data.
 #
 # Next: [2. NICE](02_nice.ipynb).

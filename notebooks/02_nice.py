@@ -26,12 +26,12 @@ from matplotlib.collections import PolyCollection
 
 import minglow
 from minglow import plots
-from minglow.arrays import halves, join, zero_log_det
+from minglow.arrays.shapes import halves, join, zero_log_det
 from minglow.bijection import Bijection, Net
 from minglow.data import two_moons
 from minglow.nets import mlp
-from minglow.optim import Adam
-from minglow.testing import check_layer, moved, numerical_jacobian
+from minglow.training import Adam
+from minglow.testing import check_layer, perturbed, numerical_jacobian
 
 plots.style()
 rng = np.random.default_rng(0)
@@ -64,7 +64,7 @@ rng = np.random.default_rng(0)
 # %%
 # checks (2.1) and (2.2): the library's layer, whose conditioner is a perceptron (dense layers), written out
 layer = minglow.AdditiveCoupling(mlp(4, 16, 4, rng=0))  # D = 8: 4 numbers pass, 16 hidden units, 4 are moved
-layer = moved(layer, rng=1, dtype=np.float64)        # off its start, at which m is 0: nothing moves
+layer = perturbed(layer, rng=1, dtype=np.float64)        # off its start, at which m is 0: nothing moves
 x = rng.standard_normal((5, 8))                      # a batch of B = 5 samples
 y, log_det, cache = layer.forward(x)
 m = layer.net.forward(x[:, :4])[0]
@@ -99,7 +99,7 @@ class Wave(Net):
 wavy = minglow.AdditiveCoupling(Wave(0.8, 3.0))
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.1))
 u = np.linspace(-2, 2, 200)
-axes[0].plot(u, wavy.net.forward(u)[0], color=plots.COLOURS[2])
+axes[0].plot(u, wavy.net.forward(u)[0], color=plots.COLORS[2])
 axes[0].set(xlabel="$u$", ylabel="$m(u)$", title="the conditioner: not invertible")
 plots.draw_grid(axes[1], lambda points: wavy.forward(points)[0])
 axes[1].set(xlabel="$y_1$", ylabel="$y_2$", title="a straight grid after the coupling")
@@ -167,7 +167,7 @@ worst = 0.0
 for trial in range(100):
     half = int(rng.integers(1, 4))
     net = mlp(half, 8, half, rng=trial)
-    coupling = moved(minglow.AdditiveCoupling(net), rng=trial, size=0.5, dtype=np.float64)
+    coupling = perturbed(minglow.AdditiveCoupling(net), rng=trial, size=0.5, dtype=np.float64)
     sample = rng.standard_normal((*rng.integers(1, 3, 2), 2 * half))  # an image h x w x C, halves of C
     brute_force = np.linalg.slogdet(numerical_jacobian(coupling.forward, sample))[1]
     worst = max(worst, abs(brute_force - coupling.forward(sample[None])[1][0]))
@@ -225,7 +225,7 @@ tanh_layer.params["gain"][...] = 0.5, -2.0
 tested = tanh_layer.forward(np.array([[1.0, 2.0, 3.0, 4.0]]))[0]
 assert np.allclose(tested, [[1, 2, 3 + 0.5 * np.tanh(1), 4 - 2 * np.tanh(2)]]), f"forward gave {tested}"
 check_layer(TanhCoupling(4))                         # inverse, log_det, gradients, caches: it says what is broken
-check_layer(moved(TanhCoupling(2)), np.random.default_rng(3).standard_normal((3, 2, 3, 2)))
+check_layer(perturbed(TanhCoupling(2)), np.random.default_rng(3).standard_normal((3, 2, 3, 2)))
 
 # %% [markdown]
 # ## Chains: dense, and still of determinant 1
@@ -259,7 +259,7 @@ def chain_of(couplings, swaps=None, size=8):
         net = mlp(size // 2, 16, size // 2, rng=k)
         layers += [minglow.AdditiveCoupling(net)] + [minglow.Swap(size)] * (k in swaps)
     layers += [minglow.Swap(size)] * (len(set(swaps)) % 2)
-    return moved(minglow.Chain(*layers), rng=2, size=0.3, dtype=np.float64)
+    return perturbed(minglow.Chain(*layers), rng=2, size=0.3, dtype=np.float64)
 
 
 # %%
@@ -308,7 +308,7 @@ for couplings, axis in enumerate(axes, start=1):
     pattern = (changes_second if couplings % 2 else changes_first) @ pattern > 0
     found = np.abs(numerical_jacobian(chain_of(couplings).forward, x[0])) > 1e-9
     assert np.array_equal(found, pattern)
-    axis.imshow(found, cmap=plots.GREYS, vmin=0, vmax=1.3)
+    axis.imshow(found, cmap=plots.GRAYS, vmin=0, vmax=1.3)
     axis.set(title=f"{couplings} coupling{'s' * (couplings > 1)}: {found.sum()} of 64", xlabel="number in x",
              xticks=range(8), yticks=range(8))
     axis.spines[:].set_visible(True)
@@ -430,7 +430,7 @@ for axis, density, name in zip(axes, (density_z, density_x), ("$p_z$, the base",
 axes[0].set_ylabel("second number")
 figure.colorbar(drawn, ax=axes[1], label="density")
 axes[2].plot(thresholds, counted, "o", markersize=3, label="$p_x$, counted")
-axes[2].plot(thresholds, formula, color=plots.COLOURS[1], label="$p_z$, formula (2.10)")
+axes[2].plot(thresholds, formula, color=plots.COLORS[1], label="$p_z$, formula (2.10)")
 axes[2].set(xlabel="threshold c", ylabel="area where density > c")
 axes[2].legend();
 
@@ -638,7 +638,7 @@ def train(flow, data, steps=800, rate=5e-3):
     batches, optimizer = np.random.default_rng(0), Adam(flow.flat)
     for step in range(steps):
         flow.flat.grad[...] = 0
-        flow.nll_and_grad(data[batches.integers(len(data), size=256)])
+        flow.nll_backward(data[batches.integers(len(data), size=256)])
         optimizer.step(rate * (1 - step / steps))
     return flow
 
@@ -679,7 +679,7 @@ for column, (name, log_prob, flow) in enumerate([
 figure.colorbar(drawn, ax=axes[0], label="density");
 
 # %% [markdown]
-# *What to see:* above, all on one colour scale: without the `Scaling` the density stays pale, since no peak may exceed $1/(2\pi) = 0.16$. Below: its
+# *What to see:* above, all on one color scale: without the `Scaling` the density stays pale, since no peak may exceed $1/(2\pi) = 0.16$. Below: its
 # latents crowd in the middle and leave the base's disc empty, because
 # the moons' small area has to stay small. With the `Scaling` they spread over the disc, and the NLL falls
 # below the wall. The true density is still better: four narrow couplings of single numbers are a small model, and its two moons hang together by a thread (a map that is

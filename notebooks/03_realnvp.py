@@ -27,12 +27,12 @@ from matplotlib.collections import PolyCollection
 
 import minglow
 from minglow import plots
-from minglow.arrays import halves, join
+from minglow.arrays.shapes import halves, join
 from minglow.bijection import Net
 from minglow.layers.checkerboard import to_fields
 from minglow.nets import conv_net, mlp
-from minglow.optim import Adam
-from minglow.testing import check_layer, moved, numerical_jacobian, taylor_slope
+from minglow.training import Adam
+from minglow.testing import check_layer, perturbed, numerical_jacobian, taylor_slope
 
 plots.style()
 rng = np.random.default_rng(0)
@@ -60,7 +60,7 @@ rng = np.random.default_rng(0)
 # %%
 # checks (3.1) and (3.2): the library's layer, whose conditioner is a perceptron, written out
 layer = minglow.AffineCoupling(mlp(3, 16, 6, rng=0), minglow.tanh_scale)  # D = 6: 3 numbers pass, 3 change
-layer = moved(layer, rng=1, size=0.4, dtype=np.float64)  # off its start, at which the net says 0
+layer = perturbed(layer, rng=1, size=0.4, dtype=np.float64)  # off its start, at which the net says 0
 x = rng.standard_normal((5, 6))                      # a batch of B = 5 samples
 y, log_det, cache = layer.forward(x)
 t, raw = halves(layer.net.forward(x[:, :3])[0])      # the net's two outputs
@@ -195,7 +195,7 @@ axes[1].set_title("after an affine coupling")
 figure.colorbar(drawn, ax=axes, label="log(area / area before)");
 
 # %% [markdown]
-# *What to see:* red columns have grown and blue ones have shrunk. Within a column all cells have the same colour:
+# *What to see:* red columns have grown and blue ones have shrunk. Within a column all cells have the same color:
 # the scale knows $x_1$, not $x_2$.
 
 # %% [markdown]
@@ -216,7 +216,7 @@ class Halve(Net):
         return join(np.zeros((*x.shape[:-1], 4)), np.full((*x.shape[:-1], 4), np.log(0.5))), x
 
 
-halving = minglow.AffineCoupling(Halve(), minglow.exp_scale, passing=2)
+halving = minglow.AffineCoupling(Halve(), minglow.exp_scale, identity_channels=2)
 measured = halving.forward(np.ones((1, 4, 4, 6)))[1][0]
 assert np.isclose(predicted_log_det, measured, atol=0.01), "one log s for each number that changes: how many are there?"
 others = layer.forward(np.c_[x[:, :3], 5 * x[:, 3:]])[1]
@@ -463,7 +463,7 @@ check_layer(layer)                                   # the library's own checks:
 # \tag{3.12}
 # $$
 #
-# Two kinds of masks take turns: checkerboards, under which every pixel that changes has neighbours that pass, and, after a
+# Two kinds of masks take turns: checkerboards, under which every pixel that changes has neighbors that pass, and, after a
 # *squeeze* that moves every $2 \times 2$ block of pixels into 4 channels, masks of whole channels.
 
 # %%
@@ -475,7 +475,7 @@ squeezed = minglow.Squeeze().forward(numbered)[0][0].astype(int)  # 2 x 2 pixels
 
 def draw_mask(axis, passes, numbers, title):
     """Dark fields pass; every field says which pixel of the image it is."""
-    axis.imshow(passes, cmap=plots.GREYS, vmin=0, vmax=1.6)
+    axis.imshow(passes, cmap=plots.GRAYS, vmin=0, vmax=1.6)
     for (row, column), number in np.ndenumerate(numbers):
         axis.text(column, row, str(number), ha="center", va="center", color="white" if passes[row, column] else "black")
     axis.set(xticks=[], yticks=[], title=title)
@@ -504,16 +504,16 @@ for channel in range(4):
 # \tag{3.13}
 # $$
 #
-# `Checkerboard(coupling, parity)` does the moving, and `OnBoard(net, parity)` puts the fields that the coupling hands to
-# its net back to where they stand in the image, with zeros between, so that a convolution meets true neighbours:
+# `Checkerboard(coupling, parity)` does the moving, and `CheckerboardNet(net, parity)` puts the fields that the coupling hands to
+# its net back to where they stand in the image, with zeros between, so that a convolution meets true neighbors:
 # [minglow/layers/checkerboard.py](../minglow/layers/checkerboard.py). For vectors and the mask $(1, 0, 1, 0, \dots)$ the move is `EvenOdd`.
 
 # %%
 # checks (3.12): the masked formula, written out, and minglow's bijection of halves
-net = moved(conv_net(1, 8, 2, rng=0), size=0, dtype=np.float64)
+net = perturbed(conv_net(1, 8, 2, rng=0), size=0, dtype=np.float64)
 net.initialize(rng.standard_normal((64, 4, 4, 1)) * boards[0])  # hidden units of variance 1
-net = moved(net, rng=4, size=0.07)
-board_layer = minglow.Checkerboard(minglow.AffineCoupling(minglow.OnBoard(net, parity=0), minglow.tanh_scale), parity=0)
+net = perturbed(net, rng=4, size=0.07)
+board_layer = minglow.Checkerboard(minglow.AffineCoupling(minglow.CheckerboardNet(net, parity=0), minglow.tanh_scale), parity=0)
 b = boards[0]
 image = rng.standard_normal((3, 4, 4, 1))
 t, raw = halves(net.forward(b * image)[0])
@@ -547,15 +547,15 @@ for axis in axes:
 
 # %% [markdown]
 # *What to see:* on the left no triangle is to be seen, though half of the rows are rows of the identity. Sorted, it is the
-# picture of (3.3): identity, zeros, a busy block (sparse, for a convolution sees neighbours only), scales.
+# picture of (3.3): identity, zeros, a busy block (sparse, for a convolution sees neighbors only), scales.
 #
 # `minglow.realnvp` ([minglow/models/realnvp.py](../minglow/models/realnvp.py)) is made of these pieces. Here is a tiny one, layer by layer (`ActNorm` is notebook 4,
 # `Level` notebook 6), its log-determinant held against brute force.
 
 # %%
-tiny = moved(minglow.realnvp((4, 4, 1), levels=2, hidden=4, rng=0).bijection, rng=3, size=0.1, dtype=np.float64)
+tiny = perturbed(minglow.realnvp((4, 4, 1), levels=2, hidden=4, rng=0).bijection, rng=3, size=0.1, dtype=np.float64)
 steps = [(path, part) for path, part in tiny.walk() if isinstance(part, minglow.AffineCoupling | minglow.Squeeze)]
-inside = {path.rpartition(".")[0]: part.parity for path, part in tiny.walk() if isinstance(part, minglow.OnBoard)}
+inside = {path.rpartition(".")[0]: part.parity for path, part in tiny.walk() if isinstance(part, minglow.CheckerboardNet)}
 kinds = ["squeeze" if isinstance(part, minglow.Squeeze) else f"board {inside[path]}" if path in inside else "channels"
          for path, part in steps]
 print("couplings, in order:", ", ".join(kinds))
@@ -626,7 +626,7 @@ for axis, conditioner in zip(axes, (tight, leaky)):
 # %% [markdown]
 # *What to see:* on the right the lower right block is no longer diagonal, and the printed sum of $\log s$ is wrong.
 #
-# A wrong log-determinant is worse than an exception. Training maximises what the formula claims, and learns to
+# A wrong log-determinant is worse than an exception. Training maximizes what the formula claims, and learns to
 # inflate it. What is claimed to be a density need not integrate to 1. In the plane, with a scale that sees the number that it
 # scales:
 
@@ -645,7 +645,7 @@ for leak in False, True:
 
 # %% [markdown]
 # `AffineCoupling` hands its net the array $x_1$ and nothing else, so that a net inside it cannot leak. Even
-# an `OnBoard` with the wrong parity shows the right numbers, in the wrong places. Masks that are multiplied, as in many
+# an `CheckerboardNet` with the wrong parity shows the right numbers, in the wrong places. Masks that are multiplied, as in many
 # other codes, keep the promise only if nobody forgets one.
 #
 # **Exercise 3.5: find the leak** (3 points). Write `leaks(conditioner, b, x)`: whether what `conditioner(x, b)` says *about the
@@ -664,8 +664,8 @@ def leaks(conditioner, b, x):
 
 
 # %% test="leaks" points=3
-def neighbours(x):
-    """The sum of the four pixels beside each: under a checkerboard, all of the other colour."""
+def neighbors(x):
+    """The sum of the four pixels beside each: under a checkerboard, all of the other color."""
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
 
@@ -673,14 +673,14 @@ def neighbours(x):
 suspects = {
     "the net sees b * x": (tight, False),
     "the net sees x": (leaky, True),
-    "it sees x, but only the four neighbours": (lambda x, b: (neighbours(x), np.tanh(neighbours(x))), False),
+    "it sees x, but only the four neighbors": (lambda x, b: (neighbors(x), np.tanh(neighbors(x))), False),
     "t is masked, log s forgot the mask": (lambda x, b: (tight(x, b)[0], leaky(x, b)[1]), True),
     "log s is masked, t forgot the mask": (lambda x, b: (leaky(x, b)[0], tight(x, b)[1]), True),
-    "b * x, normalised by the mean of all of x": (
+    "b * x, normalized by the mean of all of x": (
         lambda x, b: tight(x - x.mean(axis=(1, 2, 3), keepdims=True), b), True),
     "t knows how widely the changing numbers are spread": (
         lambda x, b: (tight(x, b)[0] + x[:, b == 0].std(axis=1)[:, None, None, None], tight(x, b)[1]), True),
-    "it says more about pixels that pass": (lambda x, b: (tight(x, b)[0] + b * neighbours(x), tight(x, b)[1]), False),
+    "it says more about pixels that pass": (lambda x, b: (tight(x, b)[0] + b * neighbors(x), tight(x, b)[1]), False),
     "the mask stands behind the net": (lambda x, b: tuple((1 - b) * part for part in leaky(x, b)), True),
 }
 graded_x = np.random.default_rng(8).standard_normal((2, 4, 4, 1))
@@ -702,15 +702,15 @@ CENTRES, SIGMAS = np.array([[-1.5, 0.0], [1.2, 0.0]]), np.array([0.12, 0.8])
 
 
 def two_scales(n, seed):
-    """Half of the points around one centre with a small deviation, half around the other with a large one."""
+    """Half of the points around one center with a small deviation, half around the other with a large one."""
     draw = np.random.default_rng(seed)
     which = draw.integers(2, size=n)
     return (CENTRES[which] + SIGMAS[which, None] * draw.standard_normal((n, 2))).astype(np.float32)
 
 
 def true_log_prob(points):
-    parts = [-((points - centre) ** 2).sum(axis=1) / (2 * sigma**2) - np.log(4 * np.pi * sigma**2)
-             for centre, sigma in zip(CENTRES, SIGMAS)]
+    parts = [-((points - center) ** 2).sum(axis=1) / (2 * sigma**2) - np.log(4 * np.pi * sigma**2)
+             for center, sigma in zip(CENTRES, SIGMAS)]
     return np.logaddexp(*parts)
 
 
@@ -725,7 +725,7 @@ def trained(coupling, data, couplings=8, steps=600, rate=5e-3):
     optimizer = Adam(flow.flat)
     for step in range(steps):
         flow.flat.grad[...] = 0
-        flow.nll_and_grad(data[start.integers(len(data), size=256)])
+        flow.nll_backward(data[start.integers(len(data), size=256)])
         optimizer.step(rate * (1 - step / steps))
     return flow
 

@@ -26,23 +26,22 @@ import numpy as np
 
 import minglow
 from minglow import plots
-from minglow.arrays import pixels, rows
+from minglow.arrays.shapes import pixels, rows
 from minglow.data import digits
 from minglow.nets import Conv, ReLU, Sequence, TransposedConv
-from minglow.optim import Adam
-from minglow.saved import load_flow
+from minglow.training import Adam
 from minglow.testing import check_layer, numerical_jacobian, taylor_slope
 
 plots.style()
 rng = np.random.default_rng(0)
-images = digits()                                    # 8 x 8 pixels, 17 grey levels
-held_out = minglow.dequantize(images.held_out, images.levels, rng=1)
+images = digits()                                    # 8 x 8 pixels, 17 gray levels
+held_out = minglow.dequantize(images.held_out, images.bins, rng=1)
 
 # %% [markdown]
-# ## What batch normalisation does
+# ## What batch normalization does
 #
 # Deep networks train well if the numbers inside keep a mean near 0 and a standard deviation near 1. **Batch
-# normalisation** enforces it. Take a batch of $B$ images of $h \times w$ pixels with $C$ channels. One
+# normalization** enforces it. Take a batch of $B$ images of $h \times w$ pixels with $C$ channels. One
 # channel then holds $N = B\,h\,w$ numbers, $x_1 \dots x_N$. Batch norm computes their mean $m$ and
 # standard deviation $s$, and returns
 #
@@ -108,7 +107,7 @@ for N in 50, 200, 800:
 # much $h\,w \sum_c \log s_c$ differs between them.
 
 # %%
-squeezed = minglow.Squeeze().forward(minglow.dequantize(images.train, images.levels, rng=2))[0]
+squeezed = minglow.Squeeze().forward(minglow.dequantize(images.train, images.bins, rng=2))[0]
 batch_sizes = [1, 2, 4, 8, 16, 32, 64, 128]
 mean_noise, log_det_noise = [], []
 for size in batch_sizes:
@@ -122,7 +121,7 @@ axes[0].loglog(batch_sizes, mean_noise, "o-", label="digits, measured")
 axes[0].loglog(batch_sizes, sigma / np.sqrt(16 * np.array(batch_sizes)), ":", color="0.5",
                label="(4.2), were pixels independent")
 axes[0].set(xlabel="images in the batch, B", ylabel="standard deviation of m", title="noise of the batch's mean")
-axes[1].loglog(batch_sizes, log_det_noise, "o-", color=plots.COLOURS[1], label="digits, measured")
+axes[1].loglog(batch_sizes, log_det_noise, "o-", color=plots.COLORS[1], label="digits, measured")
 axes[1].loglog(batch_sizes, 16 * 2 / np.sqrt(2 * 16 * np.array(batch_sizes)), ":", color="0.5",
                label="(4.3), 4 independent channels")
 axes[1].set(xlabel="images in the batch, B", ylabel="nats", title="noise of one layer's log-determinant")
@@ -168,13 +167,13 @@ for axis in axes:
 batch = rng.standard_normal(12)                       # 3 images of 2 x 2 pixels with 1 channel, in a row
 
 
-def normalised(batches):
+def normalized(batches):
     """Batch norm of each of many batches, (M, N)."""
     return (batches - batches.mean(axis=1, keepdims=True)) / batches.std(axis=1, keepdims=True)
 
 
-J = numerical_jacobian(normalised, batch)
-y = normalised(batch[None])[0]
+J = numerical_jacobian(normalized, batch)
+y = normalized(batch[None])[0]
 assert np.allclose(J, (np.eye(12) - 1 / 12 - np.outer(y, y) / 12) / batch.std(), atol=1e-7)
 assert np.allclose(J @ np.ones(12), 0, atol=1e-7) and np.allclose(J @ y, 0, atol=1e-7)
 print("singular values of J:", np.linalg.svd(J, compute_uv=False).round(6))
@@ -206,7 +205,7 @@ for axis in axes:
 # %% [markdown]
 # ## Actnorm
 #
-# **Actnorm** (activation normalisation) gives each channel $c$ two parameters, a shift and the logarithm of a
+# **Actnorm** (activation normalization) gives each channel $c$ two parameters, a shift and the logarithm of a
 # scale, which belong to the layer and are learned like any other:
 #
 # $$
@@ -248,7 +247,7 @@ print("log_det", log_det.round(6), ": the same for all images, whatever they sho
 # %% [markdown]
 # ## The data-dependent start
 #
-# What does a layer that never looks at a batch normalise? Nothing, by itself. So Glow looks once: the method
+# What does a layer that never looks at a batch normalize? Nothing, by itself. So Glow looks once: the method
 # `initialize` takes one batch, *before* training, and sets the parameters so that the outputs of that
 # batch have mean 0 and standard deviation 1 in each channel. With (4.1)'s $m_c$ and $s_c$ of channel $c$,
 #
@@ -315,8 +314,8 @@ def through(flow, x, start):
     return found
 
 
-digits_batch = minglow.dequantize(images.train[:256], images.levels, rng=0)
-glow_like = {"shape": (8, 8, 1), "levels": 1, "steps": 32, "hidden": 32, "rng": 0}
+digits_batch = minglow.dequantize(images.train[:256], images.bins, rng=0)
+glow_like = {"shape": (8, 8, 1), "levels": 1, "flow_steps": 32, "hidden": 32, "rng": 0}
 zero_nets = minglow.glow(**glow_like)
 random_nets = minglow.glow(**glow_like, coupling=minglow.AdditiveCoupling, net=random_net)
 runs = {"couplings at zero": through(zero_nets, digits_batch, False),
@@ -337,10 +336,10 @@ axes[0].legend(fontsize=8);
 
 # %%
 figure, axes = plt.subplots(3, 4, figsize=(8.5, 4.6))
-for row, colour, (name, outputs) in zip(axes, plots.COLOURS, runs.items()):
+for row, color, (name, outputs) in zip(axes, plots.COLORS, runs.items()):
     for axis, step in zip(row, (1, 8, 16, 32)):
         limit = 700 if name == "random couplings" else 4
-        axis.hist(outputs[step - 1].ravel(), bins=np.linspace(-limit, limit, 60), color=colour)
+        axis.hist(outputs[step - 1].ravel(), bins=np.linspace(-limit, limit, 60), color=color)
         axis.set(yticks=[], title=f"step {step}")
     row[0].set_ylabel(name.replace(", ", ",\n"), fontsize=8)
 for axis in axes[2]:
@@ -352,7 +351,7 @@ for axis in axes[2]:
 # has mean 0 and standard deviation 1: all green crosses of a step lie upon each other.
 #
 # For that, `initialize` has to go through the flow in order: each layer sees what the layers before it,
-# already initialised, make of the batch (`Chain.initialize` in [minglow/chain.py](../minglow/chain.py)).
+# already initialized, make of the batch (`Chain.initialize` in [minglow/chain.py](../minglow/chain.py)).
 
 # %%
 for y in runs["random couplings, with the start"]:
@@ -417,7 +416,7 @@ for shape in (20, 2, 3, 4), (50, 6), (2, 1, 1, 2):
 
 # %%
 class LazyActNorm(minglow.ActNorm):
-    """Looks convenient: the first forward initialises. Do not do this."""
+    """Looks convenient: the first forward initializes. Do not do this."""
 
     started = False
 
@@ -444,12 +443,12 @@ assert not np.allclose(trained.forward(point)[0], loaded.forward(point)[0])
 # *What to see:* before saving, the layer says that 20 lies five deviations from what it has learned. After
 # loading it has made the two samples its new normal. No error, no warning.
 #
-# What does it cost a whole flow? The model in [models/](models/) was trained on the digits. Initialise a
+# What does it cost a whole flow? The model in [models/](models/) was trained on the digits. Initialize a
 # copy of it again, by different batches, and measure bits per dimension of the same held-out digits.
 
 # %%
-flow, _ = load_flow("models/digits.npz")
-train_x = minglow.dequantize(images.train, images.levels, rng=3)
+flow = minglow.load("models/digits.npz")
+train_x = minglow.dequantize(images.train, images.bins, rng=3)
 ones = train_x[images.train_labels == 1]
 again = {"as trained": None, "1,500 training digits": train_x, "64 training digits": train_x[:64],
          "64 ones": ones[:64], "a single digit": train_x[:1]}
@@ -458,15 +457,15 @@ for name, data in again.items():
     candidate = copy.deepcopy(flow)
     if data is not None:
         candidate.initialize(data)                    # never do this to a trained flow
-    bits[name] = minglow.bits_per_dim(candidate.log_prob(held_out).mean(), 64, images.levels)
+    bits[name] = minglow.bits_per_dim(candidate.log_prob(held_out).mean(), 64, images.bins)
 
 figure, axis = plt.subplots(figsize=(7, 2.6))
-bars = axis.barh(list(bits), list(bits.values()), color=[plots.COLOURS[2]] + 4 * [plots.COLOURS[1]])
+bars = axis.barh(list(bits), list(bits.values()), color=[plots.COLORS[2]] + 4 * [plots.COLORS[1]])
 axis.bar_label(bars, fmt="%.2f", padding=5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
 axis.axvline(np.log2(17), color="0.5", linestyle=":", zorder=0)
 axis.set(xscale="log", xlim=(1, 10 * max(bits.values())),
          xlabel="bits per dimension of held-out digits (log scale; dotted: a uniform model)",
-         title="one trained flow, initialised again by ...")
+         title="one trained flow, initialized again by ...")
 axis.invert_yaxis()
 assert bits["as trained"] < min(value for name, value in bits.items() if name != "as trained")
 
@@ -474,7 +473,7 @@ assert bits["as trained"] < min(value for name, value in bits.items() if name !=
 # *What to see:* even the data that it was trained on spoil it, because training had moved shifts and
 # scales on purpose. A batch of ones makes it worse than a uniform model, and the batch of 1 is
 # beyond use. So minglow's `forward` is pure: it never writes a parameter. `initialize` is a method of its
-# own, which `train` calls once, and a flow that was loaded is never initialised unless you say so.
+# own, which `train` calls once, and a flow that was loaded is never initialized unless you say so.
 
 # %% [markdown]
 # ## The gradients
@@ -614,7 +613,7 @@ for begun in False, True:
     if begun:
         single.initialize(data)
     single.flat.grad[...] = 0
-    single.nll_and_grad(data)
+    single.nll_backward(data)
     expected = single.bijection.layers[0].grads["log_scale"]
     found = log_scale_gradient(single.bijection.forward(data)[0])
     assert np.shape(found) == (4,), "one number for each channel"
@@ -624,24 +623,24 @@ assert np.allclose(expected, at_the_start, atol=1e-9), f"right after the start i
 # %% [markdown]
 # ## Does the start help?
 #
-# Two copies of one small Glow on the digits, the same batches, the same optimiser, 128 steps. One had the
+# Two copies of one small Glow on the digits, the same batches, the same optimizer, 128 steps. One had the
 # start.
 
 
 # %%
 def short_training(start, steps=128):
     """Held-out bits per dimension at every 16th step."""
-    flow = minglow.glow((8, 8, 1), levels=2, steps=12, hidden=16, rng=0)
+    flow = minglow.glow((8, 8, 1), levels=2, flow_steps=12, hidden=16, rng=0)
     if start:
         flow.initialize(digits_batch)
     optimizer, draw, curve = Adam(flow.flat), np.random.default_rng(0), []
     for step in range(steps + 1):
         if step % 16 == 0:
-            curve.append(minglow.bits_per_dim(flow.log_prob(held_out).mean(), 64, images.levels))
+            curve.append(minglow.bits_per_dim(flow.log_prob(held_out).mean(), 64, images.bins))
         chosen = images.train[draw.integers(1500, size=64)]
         flow.flat.grad[...] = 0
-        flow.nll_and_grad(minglow.dequantize(chosen, images.levels, draw))
-        optimizer.step(rate=0.005)
+        flow.nll_backward(minglow.dequantize(chosen, images.bins, draw))
+        optimizer.step(learning_rate=0.005)
     return curve
 
 
@@ -650,7 +649,7 @@ figure, axis = plt.subplots(figsize=(6, 3.1))
 for name, curve in curves.items():
     axis.plot(np.arange(0, 129, 16), curve, "o-", markersize=4, label=name)
 axis.axhline(np.log2(17), color="0.5", linestyle=":", label="uniform model")
-axis.set(xlabel="optimiser step", ylabel="bits per dimension, held out", title="2 levels of 12 steps on the digits")
+axis.set(xlabel="optimizer step", ylabel="bits per dimension, held out", title="2 levels of 12 steps on the digits")
 axis.legend()
 assert curves["with the start"][0] < curves["without"][0]
 
@@ -666,7 +665,7 @@ assert curves["with the start"][0] < curves["without"][0]
 #   Jacobian has no determinant but 0, and no sample has one of its own.
 # - Actnorm is $y = (x + \texttt{shift})\, e^{\texttt{log\_scale}}$ with a log-determinant of $h\,w
 #   \sum_c \texttt{log\_scale}_c$; its gradients need its output alone.
-# - It normalises once, by one batch, in an explicit call. A single actnorm stands then where maximum likelihood would
+# - It normalizes once, by one batch, in an explicit call. A single actnorm stands then where maximum likelihood would
 #   have taken it.
 # - A start that hides in `forward` will run again after loading, and spoil the model without a word.
 #

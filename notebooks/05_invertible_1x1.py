@@ -13,7 +13,7 @@
 #
 # **You will be able to** say why Glow learns a matrix where RealNVP permutes; derive
 # $\log|\det J| = h\,w\,\log|\det W|$ and see it in a Jacobian built by brute force; derive
-# $\mathrm{d}\log|\det W|/\mathrm{d}W = W^{-\top}$; say what an LU factorisation buys.
+# $\mathrm{d}\log|\det W|/\mathrm{d}W = W^{-\top}$; say what an LU factorization buys.
 #
 # **You need** notebooks 1 (change of variables) and 3 (couplings), matrix products, the determinant of
 # a triangular and of a block-diagonal matrix. About 45 minutes with the exercises; it runs in seconds.
@@ -27,7 +27,6 @@ import numpy as np
 import minglow
 from minglow import plots
 from minglow.layers.invconv import lu_factors, random_rotation
-from minglow.saved import load_flow
 from minglow.testing import check_layer, numerical_jacobian, taylor_slope
 
 plots.style()
@@ -430,14 +429,14 @@ for c in 1, 2, 5, 9:
 # smallest, says how many times rounding errors can grow when the layer is inverted.
 
 # %%
-flow, recipe = load_flow("models/digits.npz")
+flow = minglow.load("models/digits.npz")
 learned = [module.params["weight"] for _, module in flow.walk() if isinstance(module, minglow.InvConv1x1)]
 spectra = [np.linalg.svd(weight, compute_uv=False) for weight in learned]
 
 figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.2))
 for number, values in enumerate(spectra):
     axes[0].plot(np.full(len(values), number + 1), values, "o", markersize=4,
-                 color=plots.COLOURS[0 if len(values) == len(spectra[0]) else 1])
+                 color=plots.COLORS[0 if len(values) == len(spectra[0]) else 1])
 axes[0].axhline(1, color="0.6", linestyle=":")
 axes[0].set(xlabel="flow step (blue: level 1, vermilion: level 2)", ylabel="singular values", ylim=(0, None),
             title="at the start all lie on the dotted line")

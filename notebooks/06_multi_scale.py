@@ -28,19 +28,18 @@ from minglow import plots
 from minglow.data import digits
 from minglow.inference import latent_views, resample
 from minglow.models.glow import split_prior
-from minglow.saved import load_flow
-from minglow.testing import check_layer, moved, numerical_jacobian
+from minglow.testing import check_layer, perturbed, numerical_jacobian
 
 plots.style()
 rng = np.random.default_rng(0)
-images = digits()                                    # 8 x 8 pixels, 17 grey levels
-flow, _ = load_flow("models/digits.npz")             # 2 levels of 12 steps
-x = minglow.dequantize(images.held_out, images.levels, rng=0)
+images = digits()                                    # 8 x 8 pixels, 17 gray levels
+flow = minglow.load("models/digits.npz")             # 2 levels of 12 steps
+x = minglow.dequantize(images.held_out, images.bins, rng=0)
 
 # %% [markdown]
 # ## Squeeze: pixels become channels
 #
-# A coupling needs channels to halve, and a grey image has one. RealNVP (Dinh et al. 2017, section 3.6)
+# A coupling needs channels to halve, and a gray image has one. RealNVP (Dinh et al. 2017, section 3.6)
 # makes some by **squeezing**, which notebook 3 has shown in passing: every $2 \times 2$ block of pixels
 # becomes one pixel with four times the channels. An image of $h \times w$ pixels with $C$ channels turns into
 # one of $\frac h2 \times \frac w2$ with $4C$. With $c = 0 \dots C - 1$ for the channel, and $d_i, d_j \in \{0, 1\}$ for the place within the
@@ -68,15 +67,15 @@ names = ["x: 4 × 4, 1 channel"] + [f"channel {channel}" for channel in range(4)
 figure, axes = plt.subplots(1, 5, figsize=(8.5, 2.2), width_ratios=[2, 1, 1, 1, 1])
 for axis, part, name in zip(axes, parts, names):
     for (i, j), number in np.ndenumerate(part):
-        place = int(number) - 1                       # colour by the place within the block
-        colour = plots.COLOURS[2 * (place // 4 % 2) + place % 2]
-        axis.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, alpha=0.45, edgecolor="0.3"))
+        place = int(number) - 1                       # color by the place within the block
+        color = plots.COLORS[2 * (place // 4 % 2) + place % 2]
+        axis.add_patch(Rectangle((j, i), 1, 1, facecolor=color, alpha=0.45, edgecolor="0.3"))
         axis.text(j + 0.5, i + 0.5, int(number), ha="center", va="center")
     axis.set(xlim=(0, len(part)), ylim=(len(part), 0), xticks=[], yticks=[], title=name, aspect="equal")
 
 # %% [markdown]
 # *What to see:* each channel is the image at half the resolution, begun at another corner of the blocks.
-# Neighbours in $x$ are now channels of one pixel, so that a 1×1 convolution and a coupling can mix them.
+# Neighbors in $x$ are now channels of one pixel, so that a 1×1 convolution and a coupling can mix them.
 #
 # Numbers move and none changes. So the Jacobian is a permutation matrix $P$, a single 1 in each row and
 # column, and
@@ -165,7 +164,7 @@ for shape in (1, 2, 2, 1), (3, 4, 6, 2), (2, 6, 2, 3):
 
 # %%
 # checks (6.3) and (6.4): a small flow of two levels, its parameters moved off their start
-level = moved(minglow.glow((4, 4, 1), levels=2, steps=1, hidden=3, rng=0, dtype=np.float64).bijection, rng=1)
+level = perturbed(minglow.glow((4, 4, 1), levels=2, flow_steps=1, hidden=3, rng=0, dtype=np.float64).bijection, rng=1)
 small = rng.standard_normal((3, 4, 4, 1))
 h, steps_log_det, _ = level.steps.forward(small)      # (3, 2, 2, 4)
 a, b = h[..., :2], h[..., 2:]
@@ -194,7 +193,7 @@ print("log_det of the steps", steps_log_det.round(3), "+ of the inner level", in
 
 # %%
 # checks (6.5): for the digits, and for CIFAR-10 with 3 levels
-flows = {"digits, L = 2": flow, "CIFAR-10, L = 3": minglow.glow((32, 32, 3), levels=3, steps=1, hidden=2, rng=0)}
+flows = {"digits, L = 2": flow, "CIFAR-10, L = 3": minglow.glow((32, 32, 3), levels=3, flow_steps=1, hidden=2, rng=0)}
 for name, candidate in flows.items():
     D = candidate.base.shape[0]
     views = latent_views(candidate, np.zeros((1, D), np.float32))
@@ -216,11 +215,11 @@ def draw_levels(axis, shape, levels, title):
         h2, w2, C4, last = h // 2, w // 2, 4 * C, l == levels
         leaving = C4 if last else C4 // 2
         part = height * leaving / C4
-        for left, tall, text, colour in [
+        for left, tall, text, color in [
                 (0.0, height, f"{h} × {w} × {C}", "0.9"),
-                (1.7, height, f"{h2} × {w2} × {C4}\nK steps", plots.COLOURS[5]),
-                (3.4, part, f"{h2} × {w2} × {leaving}\n= {h2 * w2 * leaving} latents", plots.COLOURS[4])]:
-            axis.add_patch(Rectangle((left, top - tall), 1.1, tall, facecolor=colour, alpha=0.6, edgecolor="0.3"))
+                (1.7, height, f"{h2} × {w2} × {C4}\nK steps", plots.COLORS[5]),
+                (3.4, part, f"{h2} × {w2} × {leaving}\n= {h2 * w2 * leaving} latents", plots.COLORS[4])]:
+            axis.add_patch(Rectangle((left, top - tall), 1.1, tall, facecolor=color, alpha=0.6, edgecolor="0.3"))
             axis.text(left + 0.55, top - tall / 2, text, ha="center", va="center", fontsize=7)
         for begin, word, at in (1.1, "squeeze", height / 2), (2.8, "all" if last else "split", part / 2):
             arrow(axis, (begin, top - at), (begin + 0.6, top - at))
@@ -255,7 +254,7 @@ shapes = [(32, 32, 6), (16, 16, 12), (8, 8, 24), (4, 4, 96)]
 ### END SOLUTION
 
 # %% test="shapes" points=1
-imagenet = minglow.glow((64, 64, 3), levels=4, steps=1, hidden=1, rng=0)
+imagenet = minglow.glow((64, 64, 3), levels=4, flow_steps=1, hidden=1, rng=0)
 expected = [view.shape[1:] for view in latent_views(imagenet, np.zeros((1, 64 * 64 * 3), np.float32)).values()]
 assert len(shapes) == 4, f"one shape for each of the 4 levels, got {len(shapes)}"
 for number, (found, right) in enumerate(zip(shapes, expected), start=1):
@@ -284,7 +283,7 @@ def multiplications(h, w, C, H):
 
 
 for h, w, C, H in (2, 2, 4, 3), (4, 2, 12, 8), (8, 8, 48, 16):
-    one_step = minglow.glow((2 * h, 2 * w, C // 4), levels=1, steps=1, hidden=H, rng=0)
+    one_step = minglow.glow((2 * h, 2 * w, C // 4), levels=1, flow_steps=1, hidden=H, rng=0)
     weights = sum(part.params["weight"].size for _, part in one_step.walk() if "weight" in part.params)
     assert multiplications(h, w, C, H) == (h * w * weights, weights)
 
@@ -332,7 +331,7 @@ for axis, (size, L, name) in zip(axes, [(32, 3, "CIFAR-10"), (256, 6, "256 × 25
 
 # %%
 # checks (6.7) and (6.8): the library's layer against normal densities, written out
-prior = moved(split_prior(4, np.float64), rng=2, size=0.15)  # of 4 channels: 2 are a, 2 are b
+prior = perturbed(split_prior(4, np.float64), rng=2, size=0.15)  # of 4 channels: 2 are a, 2 are b
 h = rng.standard_normal((5, 3, 2, 4))
 a, b = h[..., :2], h[..., 2:]
 minus_mu, minus_log_sigma = np.split(prior.net.forward(a)[0], 2, axis=-1)
@@ -351,7 +350,7 @@ print("log N(b; mu, sigma^2):", (standard + prior_log_det).round(3))
 # %% [markdown]
 # Its net starts at zero, so that $\mu = 0$ and $\sigma = 1$; see `split_prior` in
 # [minglow/models/glow.py](../minglow/models/glow.py). The latents of the *last* level have nothing left to be
-# conditioned on; [minglow/top_prior.py](../minglow/top_prior.py) can learn a mean and a scale for each of
+# conditioned on; [minglow/bases/top_prior.py](../minglow/bases/top_prior.py) can learn a mean and a scale for each of
 # their channels, and for each class.
 
 # %% [markdown]
@@ -371,7 +370,7 @@ def split_log_density(b, mu, log_sigma):
 
 # %% test="split-density" points=2
 for seed, size in (0, 0.1), (1, 0.3):
-    layer = moved(split_prior(6, np.float64), rng=seed, size=size)
+    layer = perturbed(split_prior(6, np.float64), rng=seed, size=size)
     h_test = np.random.default_rng(seed).standard_normal((4, 2, 5, 6))
     raw_shift, raw = np.split(layer.net.forward(h_test[..., :3])[0], 2, axis=-1)
     z_test, volume, _ = layer.forward(h_test)
@@ -394,7 +393,7 @@ lines = [shown]
 for name in "level 1", "level 2":
     lines += [resample(flow, shown, [name], rng=seed) for seed in range(3)]
 labels = ["held out"] + 3 * ["new level 1"] + 3 * ["new level 2"]
-plots.image_sheet(minglow.quantize(np.concatenate(lines), images.levels), 12, images.levels,
+plots.image_sheet(minglow.quantize(np.concatenate(lines), images.bins), 12, images.bins,
                   "the latents of one level drawn anew, three times each", labels)
 
 # %%
@@ -402,14 +401,14 @@ figure, axes = plt.subplots(2, 6, figsize=(8.5, 3))
 for row, name in zip(axes, ("level 1", "level 2")):
     for axis, digit in zip(row, x):
         drawn = resample(flow, np.repeat(digit[None], 200, axis=0), [name], rng=0)
-        spread = axis.imshow(images.levels * drawn.std(axis=0)[..., 0], vmin=0, vmax=6)
+        spread = axis.imshow(images.bins * drawn.std(axis=0)[..., 0], vmin=0, vmax=6)
         axis.set(xticks=[], yticks=[])
     row[0].set_ylabel(f"{name}\ndrawn anew")
-figure.colorbar(spread, ax=axes, label="standard deviation (grey levels)")
+figure.colorbar(spread, ax=axes, label="standard deviation (gray levels)")
 figure.suptitle("how much each pixel of the first six digits varies over 200 draws", fontsize=10);
 
 # %% [markdown]
-# *What to see:* with new level-1 latents the digit stays what it is, and only the grey of its strokes
+# *What to see:* with new level-1 latents the digit stays what it is, and only the gray of its strokes
 # changes a little. With new level-2 latents it becomes another one, or what the model takes for one. No one
 # told the model so: both levels have 32 latents, but level 2's have been through twice the steps and have
 # seen more of the image at once.
@@ -427,7 +426,7 @@ for walking in ["level 1"], ["level 2"], ["level 1", "level 2"]:
         views[name][...] += share * (targets[name] - views[name])  # a view: z itself is written
     lines.append(flow.from_latents(z))
 assert np.allclose(lines[2][-1], x[7], atol=1e-3)
-plots.image_sheet(minglow.quantize(np.concatenate(lines), images.levels), 11, images.levels,
+plots.image_sheet(minglow.quantize(np.concatenate(lines), images.bins), 11, images.bins,
                   "walks through the latents of ...", ["level 1", "level 2", "both"])
 
 # %% [markdown]
@@ -450,9 +449,9 @@ for name in "level 1", "level 2":
     dropped[f"without {name}"] = flow.from_latents(incomplete)
 dropped["level 1 from noise"] = resample(flow, shown, ["level 1"], rng=0)
 for name, back in dropped.items():
-    print(f"{name:18} mean error {images.levels * np.abs(back - shown).mean():.5f} grey levels")
+    print(f"{name:18} mean error {images.bins * np.abs(back - shown).mean():.5f} gray levels")
 assert np.abs(dropped["all latents"] - shown).max() < 1e-4 < np.abs(dropped["without level 1"] - shown).max()
-plots.image_sheet(minglow.quantize(np.concatenate(list(dropped.values())), images.levels), 12, images.levels,
+plots.image_sheet(minglow.quantize(np.concatenate(list(dropped.values())), images.bins), 12, images.bins,
                   "reconstructions", list(dropped))
 
 # %% [markdown]
@@ -496,14 +495,14 @@ ledger = {"the cells: log2 17": np.log2(17)} | {name: -term.mean() / 64 / np.log
 ends = np.cumsum(list(ledger.values()))
 figure, axis = plt.subplots(figsize=(7, 2.6))
 axis.barh([*ledger, "bits per dimension"], [*ledger.values(), ends[-1]], left=[*(ends - list(ledger.values())), 0],
-          color=["0.6", *[plots.COLOURS[0]] * 2, *[plots.COLOURS[1]] * 2, plots.COLOURS[2]])
+          color=["0.6", *[plots.COLORS[0]] * 2, *[plots.COLORS[1]] * 2, plots.COLORS[2]])
 for row, (value, end) in enumerate(zip([*ledger.values(), ends[-1]], [*ends, ends[-1]])):
     axis.text(max(end, end - value) + 0.05, row, f"{value:+.2f}" if row < 5 else f"{value:.2f}", va="center")
 axis.invert_yaxis()
 axis.set(xlabel="bits per dimension, running sum (held-out digits)", xlim=(0, 5));
 
 # %% [markdown]
-# *What to see:* in bits per dimension (0.1) the sum begins with $\log_2 17$, what the 17 grey levels cost a
+# *What to see:* in bits per dimension (0.1) the sum begins with $\log_2 17$, what the 17 gray levels cost a
 # model that knows nothing. A log-determinant above 0 (the flow spreads the data out) takes bits away, latents
 # bring them back. What is left is the model's 2.19. Single bars have no meaning of their own: let level 1's
 # steps end by multiplying $a$ by 2, and level 2 begin by dividing it by 2, and two bars change while the sum
@@ -553,7 +552,7 @@ lines = []
 for T in 0.0, 0.5, 0.7, 1.0:
     lines.append(flow.sample(12, rng=4, temperature=T))
     assert np.allclose(lines[-1], flow.from_latents(np.float32(T) * noise), atol=1e-4)
-plots.image_sheet(minglow.quantize(np.concatenate(lines), images.levels), 12, images.levels,
+plots.image_sheet(minglow.quantize(np.concatenate(lines), images.bins), 12, images.bins,
                   "one noise, four temperatures", [f"T = {T}" for T in (0.0, 0.5, 0.7, 1.0)])
 
 # %% [markdown]
@@ -569,7 +568,7 @@ plots.image_sheet(minglow.quantize(np.concatenate(lines), images.levels), 12, im
 # level.
 
 # %%
-exact = moved(flow.bijection, size=0.0, dtype=np.float64)
+exact = perturbed(flow.bijection, size=0.0, dtype=np.float64)
 z_digit = exact.forward_only(x[:1].astype(np.float64))[0][0]  # (64,)
 columns = numerical_jacobian(exact.inverse_only, z_digit).T.reshape(64, 8, 8)  # of each latent
 assert np.isclose(np.linalg.slogdet(columns.reshape(64, 64))[1], -exact.forward_only(x[:1].astype(np.float64))[1][0])
@@ -591,8 +590,8 @@ for row, (name, indices) in zip(axes, where.items()):
 # %% [markdown]
 # *What to see:* the frame is the block of pixels that the latent's place stands for, $2 \times 2$ at level
 # 1 and $4 \times 4$ at level 2. A latent of level 1 moves pixels in and near its frame. One of level 2
-# moves strokes all over the image, and several times as far (the colour bars differ). Both reach beyond their
-# frames, since the couplings' 3×3 convolutions look at a pixel's neighbours in every step.
+# moves strokes all over the image, and several times as far (the color bars differ). Both reach beyond their
+# frames, since the couplings' 3×3 convolutions look at a pixel's neighbors in every step.
 
 # %% [markdown]
 # **Exercise 6.4: a column of the Jacobian** (2 points). Write `pixel_column(inverse, z, i)`, which returns
@@ -612,7 +611,7 @@ def pixel_column(inverse, z, i):
 
 
 # %% test="pixel-column" points=2
-small_level = moved(minglow.glow((4, 4, 1), levels=2, steps=2, hidden=3, rng=2, dtype=np.float64).bijection, rng=3)
+small_level = perturbed(minglow.glow((4, 4, 1), levels=2, flow_steps=2, hidden=3, rng=2, dtype=np.float64).bijection, rng=3)
 z_small = np.random.default_rng(6).standard_normal(16)
 of_small = numerical_jacobian(small_level.inverse_only, z_small).T.reshape(16, 4, 4)
 for inverse, point, every in (exact.inverse_only, z_digit, columns), (small_level.inverse_only, z_small, of_small):
@@ -630,7 +629,7 @@ for inverse, point, every in (exact.inverse_only, z_digit, columns), (small_leve
 #   channels leave, and changes no number. A level is a bijection with a level inside.
 # - The learned prior of a split is one more affine coupling, so all latents are $\mathcal N(0, I)$ and
 #   temperature is one multiplication.
-# - In the digits model level 2 says which digit, level 1 the grey of its strokes. Drop either, and the flow
+# - In the digits model level 2 says which digit, level 1 the gray of its strokes. Drop either, and the flow
 #   does not reconstruct.
 # - $\log p(x)$ is a sum over levels of latents and log-determinants.
 #

@@ -31,17 +31,16 @@ import numpy as np
 
 import minglow
 from minglow import plots
-from minglow.arrays import halves, join
+from minglow.arrays.shapes import halves, join
 from minglow.kernels import reference
 from minglow.nets import Conv, Dense, NormReLU, ReLU, ShiftScale, TransposedConv, conv_net, mlp
-from minglow.saved import load_flow
 from minglow.testing import (
-    BrokenPromise,
+    PropertyFailed,
     NotSmooth,
     check_backward,
     check_layer,
     directional_derivative,
-    moved,
+    perturbed,
     numerical_jacobian,
     taylor_slope,
 )
@@ -100,9 +99,9 @@ def draw_graph(axis, places, edges, values=None, cotangents=None):
     for name, (across, up) in places.items():
         axis.text(across, up, f"${name}$", ha="center", va="center", fontsize=10,
                   bbox={"boxstyle": "circle,pad=0.35", "facecolor": "white", "edgecolor": "0.3"})
-        for numbers, side, colour in (values, 0.36, plots.COLOURS[0]), (cotangents, -0.38, plots.COLOURS[1]):
+        for numbers, side, color in (values, 0.36, plots.COLORS[0]), (cotangents, -0.38, plots.COLORS[1]):
             if numbers and name in numbers:
-                axis.text(across, up + side, f"{numbers[name]:.3f}", ha="center", va="center", color=colour,
+                axis.text(across, up + side, f"{numbers[name]:.3f}", ha="center", va="center", color=color,
                           bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
     across, up = np.array(list(places.values())).T
     axis.set(xlim=(across.min() - 0.3, across.max() + 0.3), ylim=(up.min() - 0.65, up.max() + 0.65))
@@ -149,7 +148,7 @@ y, _, caches = chain.forward(rng.standard_normal((1, D)))
 dy = rng.standard_normal((1, D))
 assert np.allclose(chain.backward(dy, np.zeros(1), caches)[0], dense.T @ dy[0])
 print(f"product of Jacobians: {(n - 1) * D**3:,} multiplications;  backwards: {n * D**2:,}")
-flow, _ = load_flow("models/digits.npz")
+flow = minglow.load("models/digits.npz")
 print(f"a gradient by all parameters of the digits' flow: differences take {2 * flow.flat.value.size:,} "
       "forward passes; one backward pass gives it")
 
@@ -183,7 +182,7 @@ print(f"a gradient by all parameters of the digits' flow: differences take {2 * 
 
 # %%
 # checks (7.3): a coupling, J v from forward, J^T dy from backward
-coupling = moved(minglow.AffineCoupling(mlp(2, 8, 4, rng=0, dtype=np.float64)))
+coupling = perturbed(minglow.AffineCoupling(mlp(2, 8, 4, rng=0, dtype=np.float64)))
 x = rng.standard_normal((1, 4))
 y, _, cache = coupling.forward(x)
 dy, v = rng.standard_normal((1, 4)), rng.standard_normal((1, 4))
@@ -328,9 +327,9 @@ for seed in range(3):
     draw = np.random.default_rng(seed).standard_normal
     drawn = draw((5, 4)), draw((5, 4)), draw(5), draw((5, 4))
     nets = [mlp(2, 8, 4, rng=seed, dtype=np.float64) for _ in range(2)]
-    for layer in minglow.InvConv1x1(4, seed, np.float64), moved(minglow.AffineCoupling(nets[0])):
+    for layer in minglow.InvConv1x1(4, seed, np.float64), perturbed(minglow.AffineCoupling(nets[0])):
         assert adjoint_gap(layer, *drawn) < 1e-6, f"{layer} is right: is dlog_det in both sides?"
-    for layer in NotTransposed(4, seed, np.float64), moved(NoLogDet(nets[1])):
+    for layer in NotTransposed(4, seed, np.float64), perturbed(NoLogDet(nets[1])):
         assert adjoint_gap(layer, *drawn) > 1e-3, f"{type(layer).__name__} is wrong, and was not seen"
 
 # %% [markdown]
@@ -389,14 +388,14 @@ def loss_by(module, x, variable, dy, dlog_det):
 
 # %%
 # checks (7.8) and (7.9): where all derivatives have a closed form
-actnorm = moved(minglow.ActNorm(4, np.float64))
+actnorm = perturbed(minglow.ActNorm(4, np.float64))
 x, dy, v = rng.standard_normal((8, 4)), rng.standard_normal((8, 4)), rng.standard_normal(4)
 y = actnorm.forward(x)[0]
 slope, third = inner(dy, y * v), inner(dy, y * v**3)
 steps = 10.0 ** np.arange(-12, 0.01, 0.25)
 errors = {}
 for dtype in np.float64, np.float32:
-    layer = moved(actnorm, size=0, dtype=dtype)
+    layer = perturbed(actnorm, size=0, dtype=dtype)
     start = layer.params["log_scale"].copy()
     S = loss_by(layer, x.astype(dtype), layer.params["log_scale"], dy.astype(dtype), np.zeros(8, dtype))
     ahead, behind = (np.array([float(S(start + eta * v)) for eta in side * steps]) for side in (1, -1))
@@ -450,7 +449,7 @@ axis.legend(loc="center left", bbox_to_anchor=(1, 0.5));
 # room for mistakes.
 
 # %%
-conv = moved(minglow.InvConv1x1(3, rng=0, dtype=np.float64))
+conv = perturbed(minglow.InvConv1x1(3, rng=0, dtype=np.float64))
 weight = conv.params["weight"].copy()
 x, dy, dlog_det = rng.standard_normal((4, 2, 2, 3)), rng.standard_normal((4, 2, 2, 3)), rng.standard_normal(4)
 cache = conv.forward(x)[2]
@@ -678,19 +677,19 @@ def quote(function, numbers):
 # %%
 # checks (7.12), (7.13) and (7.14)
 x = rng.standard_normal((3, 2, 3, 4))                # B, h, w, C: from here on
-actnorm = moved(minglow.ActNorm(4, np.float64))
+actnorm = perturbed(minglow.ActNorm(4, np.float64))
 s, y = np.exp(actnorm.params["log_scale"]), actnorm.forward(x)[0]
 assert verify(actnorm, x, lambda dy, dlog_det: {
     "x": dy * s,
     "shift": np.einsum("bijc->c", dy * s),
     "log_scale": np.einsum("bijc,bijc->c", dy, y) + 2 * 3 * dlog_det.sum()}) < 1e-7
-tripled = moved(minglow.ActNorm(4, np.float64, factor=3.0))
+tripled = perturbed(minglow.ActNorm(4, np.float64, factor=3.0))
 s3, y3 = np.exp(3 * tripled.params["log_scale"]), tripled.forward(x)[0]
 assert verify(tripled, x, lambda dy, dlog_det: {
     "x": dy * s3,
     "shift": np.einsum("bijc->c", dy * s3),
     "log_scale": 3 * (np.einsum("bijc,bijc->c", dy, y3) + 2 * 3 * dlog_det.sum())}) < 1e-7
-scaling = moved(minglow.Scaling(4, np.float64))      # NICE's: the same without a shift
+scaling = perturbed(minglow.Scaling(4, np.float64))      # NICE's: the same without a shift
 assert verify(scaling, x, lambda dy, dlog_det: {
     "x": dy * np.exp(scaling.params["log_scale"]),
     "log_scale": np.einsum("bijc,bijc->c", dy, scaling.forward(x)[0]) + 6 * dlog_det.sum()}) < 1e-7
@@ -740,7 +739,7 @@ assert np.allclose(predicted_gradient, measured), message
 
 # %%
 # checks (7.15) and (7.16)
-conv = moved(minglow.InvConv1x1(4, rng=0, dtype=np.float64))
+conv = perturbed(minglow.InvConv1x1(4, rng=0, dtype=np.float64))
 W = conv.params["weight"]
 assert verify(conv, x, lambda dy, dlog_det: {
     "x": np.einsum("kl,bijk->bijl", W, dy),
@@ -776,7 +775,7 @@ quote(minglow.InvConv1x1.backward, {"rows(dy).T @ rows(x)": "(7.16)", "dlog_det.
 
 # %%
 # checks (7.17), (7.18) and (7.19)
-dense = moved(Dense(4, 5, rng=0, dtype=np.float64))
+dense = perturbed(Dense(4, 5, rng=0, dtype=np.float64))
 X, ones = x.reshape(-1, 4), np.ones(18)
 assert verify(dense, x, lambda dy, _: {
     "x": (dy.reshape(-1, 5) @ dense.params["weight"].T).reshape(x.shape),
@@ -840,7 +839,7 @@ quote(minglow.Squeeze.backward, {"self._spread(dy)": "(7.20)"})
 # %%
 # checks (7.21) and (7.22)
 assert verify(ReLU(), x, lambda dy, _: {"x": dy * (x > 0)}) < 1e-7
-gate = moved(NormReLU(4, np.float64))
+gate = perturbed(NormReLU(4, np.float64))
 s, y = np.exp(gate.norm.params["log_scale"]), gate.forward(x)[0]
 a = (x + gate.norm.params["shift"]) * s
 assert np.array_equal(y, np.maximum(a, 0)) and not np.allclose(a, y)
@@ -873,7 +872,7 @@ quote(reference.shift_scale_relu_backward, {"(y > 0)": "(7.21) (7.22)"})
 
 # %%
 # checks (7.23) and (7.24): M^T from a Jacobian by brute force
-net = moved(mlp(2, 6, 2, rng=0, dtype=np.float64))
+net = perturbed(mlp(2, 6, 2, rng=0, dtype=np.float64))
 additive = minglow.AdditiveCoupling(net)
 vectors = rng.standard_normal((3, 4))
 M = [numerical_jacobian(net.forward, x1) for x1 in vectors[:, :2]]
@@ -937,7 +936,7 @@ draw_graph(axis, {"x_1": (0, 3), "x_2": (0, 0), "r": (1.1, 2), "t": (1.1, 1), "\
 
 # %%
 # checks (7.25), (7.26), (7.27) and (7.28): the net's Jacobian by brute force
-net = moved(mlp(2, 6, 4, rng=1, dtype=np.float64))
+net = perturbed(mlp(2, 6, 4, rng=1, dtype=np.float64))
 affine = minglow.AffineCoupling(net)                 # with sigmoid_scale
 M = [numerical_jacobian(net.forward, x1) for x1 in vectors[:, :2]]
 said, net_cache = net.forward(vectors[:, :2])
@@ -1043,7 +1042,7 @@ class WithKernel(minglow.AffineCoupling):
 
 try:
     check_backward(WithKernel(mlp(2, 6, 4, rng=0)))
-except BrokenPromise as message:
+except PropertyFailed as message:
     print(textwrap.fill(str(message), 100))
 check_backward(WithKernel(mlp(2, 6, 4, rng=0), minglow.exp_scale))  # silent: not seen
 
@@ -1073,9 +1072,9 @@ for scale_function in minglow.sigmoid_scale, minglow.tanh_scale, minglow.exp_sca
 # %% [markdown]
 # ### Copy and sum: `Conv`
 #
-# A $3 \times 3$ convolution gives each pixel a weighted sum over its neighbourhood. minglow
+# A $3 \times 3$ convolution gives each pixel a weighted sum over its neighborhood. minglow
 # ([minglow/nets/conv.py](../minglow/nets/conv.py)) does it in two linear steps: `gather` lays each pixel's
-# neighbourhood out as a row of $9\,C$ numbers (0 where it reaches beyond the image), and a matrix product
+# neighborhood out as a row of $9\,C$ numbers (0 where it reaches beyond the image), and a matrix product
 # does the rest. With $G$ for the matrix of `gather` on the flattened image, $W$ of shape
 # $(C_\text{out}, 9\,C_\text{in})$, and the rows of patches as a matrix,
 #
@@ -1086,7 +1085,7 @@ for scale_function in minglow.sigmoid_scale, minglow.tanh_scale, minglow.exp_sca
 
 # %%
 # checks (7.31): against the sum that defines a convolution, in loops
-conv3 = moved(Conv(2, 3, rng=0, dtype=np.float64))
+conv3 = perturbed(Conv(2, 3, rng=0, dtype=np.float64))
 weight, image = conv3.params["weight"], rng.standard_normal((1, 3, 4, 2))
 by_loops = np.zeros((3, 4, 3))
 for i in range(3):
@@ -1117,7 +1116,7 @@ print(f"G is {G.shape[0]} x {G.shape[1]}, of zeros and ones, at most one 1 in a 
 # \tag{7.33}
 # $$
 #
-# `gather` copies a pixel into every neighbourhood that it belongs to. So its transpose **adds** what stands
+# `gather` copies a pixel into every neighborhood that it belongs to. So its transpose **adds** what stands
 # at all these places back into the pixel. That is `scatter`:
 #
 # $$
@@ -1230,12 +1229,12 @@ for shape in (1, 1, 1, 1), (1, 3, 3, 1), (2, 2, 4, 3):
 
 # %%
 # checks (7.36), (7.37) and (7.38)
-transposed = moved(TransposedConv(3, 2, rng=0, dtype=np.float64))
+transposed = perturbed(TransposedConv(3, 2, rng=0, dtype=np.float64))
 weight, features = transposed.params["weight"].reshape(3, 18), rng.standard_normal((2, 3, 4, 3))
 assert verify(transposed, features, lambda dy, _: {
     "x": (reference.gather(dy, 3) @ weight.T).reshape(features.shape),
     "weight": (features.reshape(-1, 3).T @ reference.gather(dy, 3)).reshape(3, 3, 3, 2)}) < 1e-7
-end = moved(ShiftScale(3, np.float64))
+end = perturbed(ShiftScale(3, np.float64))
 y, s = end.forward(features)[0], np.exp(3 * end.params["log_scale"])
 assert verify(end, features, lambda dy, _: {
     "x": dy * s, "shift": np.einsum("bijc->c", dy * s), "log_scale": 3 * np.einsum("bijc,bijc->c", dy, y)}) < 1e-7
@@ -1283,7 +1282,7 @@ for name in before:
 # %%
 # checks (7.39): brute-force Jacobians of each layer, multiplied from the last to the first
 couplings = [minglow.AffineCoupling(mlp(2, 6, 4, rng=i, dtype=np.float64)) for i in range(2)]
-chain = moved(minglow.Chain(minglow.ActNorm(4, np.float64), minglow.InvConv1x1(4, 0, np.float64),
+chain = perturbed(minglow.Chain(minglow.ActNorm(4, np.float64), minglow.InvConv1x1(4, 0, np.float64),
                             couplings[0], minglow.Reverse(4), couplings[1]))
 y, _, caches = chain.forward(vectors)
 dy, dlog_det = rng.standard_normal(y.shape), rng.standard_normal(3)
@@ -1316,7 +1315,7 @@ quote(minglow.Chain.backward, {"reversed(cache)": "caches, reversed", "dy = laye
 # %%
 # checks (7.40)
 later = minglow.Chain(minglow.InvConv1x1(2, 0, np.float64), minglow.Flatten((2, 3, 2)))
-level = moved(minglow.Level(minglow.ActNorm(4, np.float64), later, (2, 3, 4)))
+level = perturbed(minglow.Level(minglow.ActNorm(4, np.float64), later, (2, 3, 4)))
 middle, _, steps_cache = level.steps.forward(x)
 inner_cache = level.inner.forward(halves(middle)[0])[2]
 
@@ -1335,7 +1334,7 @@ quote(minglow.Level.backward, {"db, dz =": "(7.40)", "da =": "(7.40)", "return":
 # %% [markdown]
 # ### The end: base distribution and loss
 #
-# ([minglow/flow.py](../minglow/flow.py), [minglow/distributions.py](../minglow/distributions.py)) At the
+# ([minglow/flow.py](../minglow/flow.py), [minglow/bases/standard.py](../minglow/bases/standard.py)) At the
 # end stand $\log p(z_b) = -\tfrac12 \lVert z_b \rVert^2 - \tfrac{D}{2} \log 2\pi$ and the loss, the mean
 # negative log-likelihood in nats:
 #
@@ -1362,10 +1361,10 @@ quote(minglow.Level.backward, {"db, dz =": "(7.40)", "da =": "(7.40)", "return":
 
 # %%
 # checks (7.41), (7.42) and (7.43): a Glow with two levels, the loss and z / B written out
-flow = moved(minglow.glow((4, 4, 1), levels=2, steps=2, hidden=6, dtype=np.float64, rng=0))
+flow = perturbed(minglow.glow((4, 4, 1), levels=2, flow_steps=2, hidden=6, dtype=np.float64, rng=0))
 images = rng.standard_normal((5, 4, 4, 1))
 flow.flat.grad[...] = 0
-nll, dx = flow.nll_and_grad(images)
+nll, dx, _ = flow.nll_backward(images)
 z, log_det, cache = flow.bijection.forward(images)
 log_p = -0.5 * (z**2).sum(axis=1) - 16 / 2 * np.log(2 * np.pi)
 assert np.isclose(nll, -(log_p + log_det).mean())
@@ -1373,7 +1372,7 @@ by_library = flow.flat.grad.copy()
 flow.flat.grad[...] = 0
 assert np.allclose(flow.bijection.backward(z / 5, np.full(5, -1 / 5), cache), dx)
 assert np.allclose(flow.flat.grad, by_library)
-quote(minglow.Flow.nll_and_grad, {"nll =": "(7.41)", "share = ": "(7.42)", "dz = ": "(7.43)",
+quote(minglow.Flow.nll_backward, {"nll =": "(7.41)", "share = ": "(7.42)", "dz = ": "(7.43)",
                                   "dx = ": "(7.39)"})
 quote(minglow.StandardNormal.backward, {"return": "(7.43)"})
 
@@ -1420,13 +1419,13 @@ class Sinh(minglow.Bijection):
         self.add_param("log_a", np.zeros(channels, dtype))
 
     def forward(self, x):
-        minglow.arrays.check_input(self, x, len(self.params["log_a"]))
+        minglow.arrays.shapes.check_input(self, x, len(self.params["log_a"]))
         a = np.exp(self.params["log_a"])
         log_slope = np.log(np.cosh(a * x))
         return np.sinh(a * x) / a, log_slope.reshape(len(x), -1).sum(axis=1), x
 
     def inverse(self, y):
-        minglow.arrays.check_input(self, y, len(self.params["log_a"]))
+        minglow.arrays.shapes.check_input(self, y, len(self.params["log_a"]))
         a = np.exp(self.params["log_a"])
         x = np.arcsinh(a * y) / a
         return x, x
@@ -1532,7 +1531,7 @@ on_paper = {"0.shift": t, "0.log_scale": np.log(s), "1.weight": W, "2.net.weight
 for name, value in on_paper.items():
     flow.flat.view(flow.flat.value, f"bijection.{name}")[...] = value
 sample = x.reshape(1, 1, 1, 2)
-nll, dx_library = flow.nll_and_grad(sample)
+nll, dx_library, _ = flow.nll_backward(sample)
 assert np.isclose(nll, loss) and np.isclose(-flow.log_prob(sample)[0], loss)
 by_hand = {"0.shift": dx, "0.log_scale": dlog_s, "1.weight": dW, "2.net.weight": dnet_weight[None],
            "2.net.bias": [dtau, dr]}

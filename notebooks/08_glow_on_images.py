@@ -29,7 +29,7 @@ from matplotlib.patches import FancyBboxPatch
 
 import minglow
 from minglow import plots
-from minglow.arrays import halves
+from minglow.arrays.shapes import halves
 from minglow.data import digits
 from minglow.inference import (
     STRENGTH,
@@ -38,15 +38,13 @@ from minglow.inference import (
     interpolate,
     latent_views,
     resample,
-    strangeness,
+    anomaly_scores,
 )
-from minglow.saved import load_flow
-from minglow.train import evaluate, train
 
 plots.style()
 rng = np.random.default_rng(0)
-images = digits()                                    # 8 x 8 pixels, 17 grey levels: 1,500 and 297 held out
-flow, recipe = load_flow("models/digits.npz")
+images = digits()                                    # 8 x 8 pixels, 17 gray levels: 1,500 and 297 held out
+flow = minglow.load("models/digits.npz")
 
 # %%
 figure, axis = plt.subplots(figsize=(9, 2.6))
@@ -106,10 +104,10 @@ assert total == flow.flat.value.size
 
 
 # %%
-def box(axis, x, y, width, text, colour):
+def box(axis, x, y, width, text, color):
     """A rounded box with a text in it; x, y is its lower left corner."""
-    axis.add_patch(FancyBboxPatch((x, y), width, 1.4, boxstyle="round,pad=0.1", facecolor=colour + "30",
-                                  edgecolor=colour, linewidth=1.2))
+    axis.add_patch(FancyBboxPatch((x, y), width, 1.4, boxstyle="round,pad=0.1", facecolor=color + "30",
+                                  edgecolor=color, linewidth=1.2))
     axis.text(x + width / 2, y + 0.7, text, ha="center", va="center", fontsize=8)
 
 
@@ -133,13 +131,13 @@ ten = [int(np.flatnonzero(images.held_out_labels == digit)[1]) for digit in rang
 one = images.held_out[ten[2]:ten[2] + 1]
 x_one = minglow.dequantize(one, 17, rng=0)
 level_1, level_2 = latent_views(flow, flow.latents(x_one)).values()   # (1, 4, 4, 2) and (1, 2, 2, 8)
-blue, red, green, _, orange, sky = plots.COLOURS
+blue, red, green, _, orange, sky = plots.COLORS
 signed = {"cmap": plots.SIGNED, "vmin": -3, "vmax": 3}
 
 figure, axis = plt.subplots(figsize=(9, 4.1))
 axis.set(xlim=(-0.2, 20.5), ylim=(-1.1, 8), aspect="equal")
 axis.axis("off")
-picture(axis, (0, 4.4, 3, 3), one[0, ..., 0], "image\n8 × 8 × 1", cmap=plots.GREYS, vmin=0, vmax=16)
+picture(axis, (0, 4.4, 3, 3), one[0, ..., 0], "image\n8 × 8 × 1", cmap=plots.GRAYS, vmin=0, vmax=16)
 box(axis, 4, 5.2, 2.2, "squeeze\n4 × 4 × 4", green)
 box(axis, 7.2, 5.2, 4.8, "12 flow steps:\nactnorm, 1×1, coupling", blue)
 box(axis, 13.0, 5.2, 2.2, "split\nprior", orange)
@@ -174,7 +172,7 @@ axis.text(16.2, 6.45, "half leaves", ha="center", fontsize=8);
 
 # %%
 # checks (8.1): all 76 layers at once, against the determinant of a Jacobian by differences
-flow64 = minglow.glow((8, 8, 1), levels=2, steps=12, hidden=32, dtype=np.float64, rng=0)
+flow64 = minglow.glow((8, 8, 1), levels=2, flow_steps=12, hidden=32, dtype=np.float64, rng=0)
 flow64.flat.value[...] = flow.flat.value             # the trained parameters, more digits
 point, nudges = x_one.astype(np.float64), 1e-6 * np.eye(64).reshape(64, 8, 8, 1)
 J = (flow64.latents(point + nudges) - flow64.latents(point - nudges)).T / 2e-6
@@ -189,8 +187,8 @@ assert np.isclose(flow64.log_prob(point)[0], log_p_z + brute_force, atol=1e-5)
 # %% [markdown]
 # ## What a pixel costs: bits per dimension
 #
-# Nats per image are hard to compare, so (0.1) makes bits per dimension of them. Let $n$ be the number of grey levels (17
-# here). A grey value is a cell of width $1/n$ on the line ([minglow/bits.py](../minglow/bits.py), `dequantize` spreads it over its
+# Nats per image are hard to compare, so (0.1) makes bits per dimension of them. Let $n$ be the number of gray levels (17
+# here). A gray value is a cell of width $1/n$ on the line ([minglow/dequantization/bits.py](../minglow/dequantization/bits.py), `dequantize` spreads it over its
 # cell; notebook 13 asks what that costs), an image a cube of volume $n^{-D}$, and its probability about $p(x)\,n^{-D}$:
 #
 # $$
@@ -208,7 +206,7 @@ assert np.isclose(minglow.bits_per_dim(0.0, 64, 17), -np.log2(guessing) / 64)
 # N(0, I) on uniform noise: log2 17 + 1/2 log2(2 pi) + E[x^2] / (2 log 2), where E[x^2] = 1/12
 no_layers = minglow.Flow(minglow.Flatten((8, 8, 1)), minglow.StandardNormal((64,)))
 noise = rng.integers(0, 17, (4000, 8, 8, 1)).astype(np.uint8)
-measured = evaluate(no_layers, noise, 17, seed=1)    # not the seed that drew the images
+measured = minglow.evaluate(no_layers, noise, 17, seed=1)    # not the seed that drew the images
 by_hand = np.log2(17) + 0.5 * np.log2(2 * np.pi) + 1 / (24 * np.log(2))
 print(f"guessing {np.log2(17):.3f}; N(0, I) on noise {measured:.4f}, on paper {by_hand:.4f}")
 assert np.isclose(measured, by_hand, atol=1e-3)
@@ -220,7 +218,7 @@ assert np.isclose(measured, by_hand, atol=1e-3)
 
 # %% solution="to-bits"
 def to_bits(nats, dims, levels):
-    """log p(x) in nats, of dims numbers, as bits per dimension of images with so many grey levels."""
+    """log p(x) in nats, of dims numbers, as bits per dimension of images with so many gray levels."""
     ### BEGIN SOLUTION
     return np.log2(levels) - nats / (dims * np.log(2))
 
@@ -245,13 +243,13 @@ assert np.isclose(nice_bits, 4.3556, atol=0.01), "784 numbers, 256 levels: more 
 # \tag{8.3}
 # $$
 #
-# [minglow/train.py](../minglow/train.py) is the loop: draw a batch, spread it over its cells, `flow.nll_and_grad` (the backward
+# [minglow/training/loop.py](../minglow/training/loop.py) is the loop: draw a batch, spread it over its cells, `flow.nll_backward` (the backward
 # pass of notebook 7), one step of Adam. It calls `report` after every step, and `keep` after every evaluation. The
 # latter takes samples here, always from the same latents, with the *average* of the parameters over
 # recent steps that evaluations use.
 
 # %%
-small = minglow.glow(shape=(8, 8, 1), levels=2, steps=4, hidden=32, rng=0)
+small = minglow.glow(shape=(8, 8, 1), levels=2, flow_steps=4, hidden=32, rng=0)
 frames, progress = [(0, minglow.quantize(small.sample(24, rng=3, temperature=0.8), 17))], []
 
 
@@ -261,15 +259,15 @@ def keep_samples(state, best):
         frames.append((state.step, minglow.quantize(small.sample(24, rng=3, temperature=0.8), 17)))
 
 
-train(small, images, steps=400, decay=0.99, evaluate_every=40, report=progress.append, keep=keep_samples)
+minglow.train(small, images, steps=400, ema_decay=0.99, evaluate_every=40, on_step=progress.append, on_evaluation=keep_samples)
 print(f"{small.flat.value.size:,} parameters, {progress[-1].held_out_bits:.2f} bits per dimension held out")
 
 # %%
-# checks (8.3): the number that training minimises, and its slope along a direction
+# checks (8.3): the number that training minimizes, and its slope along a direction
 x = minglow.dequantize(images.train[:64], 17, rng=0)
-small64 = minglow.glow(shape=(8, 8, 1), levels=2, steps=4, hidden=32, rng=0, dtype=np.float64)
+small64 = minglow.glow(shape=(8, 8, 1), levels=2, flow_steps=4, hidden=32, rng=0, dtype=np.float64)
 small64.flat.value[...] = small.flat.value
-loss, _ = small64.nll_and_grad(x)                    # the gradient by the parameters goes to small64.flat.grad
+loss = small64.nll_backward(x).nll                   # the gradient by the parameters goes to small64.flat.grad
 one_by_one = [small64.log_prob(image[None])[0] for image in x]
 assert np.isclose(loss, -sum(one_by_one) / 64)
 start, direction = small64.flat.value.copy(), rng.standard_normal(small64.flat.value.size)
@@ -291,7 +289,7 @@ curve = [(p.step, p.bits, p.held_out_bits) for p in progress if p.held_out_bits]
 plots.training_curves(curve, 17)
 
 # %% [markdown]
-# *What to see:* an untrained flow gives noise. After 40 steps there is grey where digits have ink; later the
+# *What to see:* an untrained flow gives noise. After 40 steps there is gray where digits have ink; later the
 # page around it empties, and the blobs become strokes: nearly digits, after a few seconds. Held-out bits lie below the
 # dotted line of guessing from the first evaluation on, and still fall at the end. (They lie above the batches' bits
 # partly because the averaged parameters lag behind.)
@@ -322,8 +320,8 @@ HTML(plots.animation_html(animation, "24 samples, redrawn as training goes on, b
 # All that follows asks this model, unless it says otherwise.
 
 # %%
-held_out_bits = evaluate(flow, images.held_out, 17)
-print(f"{flow.flat.value.size:,} parameters; bits per dimension: {evaluate(flow, images.train, 17):.2f} training "
+held_out_bits = minglow.evaluate(flow, images.held_out, 17)
+print(f"{flow.flat.value.size:,} parameters; bits per dimension: {minglow.evaluate(flow, images.train, 17):.2f} training "
       f"images, {held_out_bits:.2f} held out; guessing costs {np.log2(17):.2f}")
 
 # %% [markdown]
@@ -383,7 +381,7 @@ assert np.ptp(cold - base.log_prob(z) * T**2) > 100                           # 
 
 # %%
 def distances(a, b):
-    """Root-mean-square differences in grey levels: every image of a (N) with every one of b (M), (N, M)."""
+    """Root-mean-square differences in gray levels: every image of a (N) with every one of b (M), (N, M)."""
     a, b = a.reshape(len(a), 64).astype(float), b.reshape(len(b), 64).astype(float)
     squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
     return np.sqrt(np.maximum(squares, 0) / 64)
@@ -410,12 +408,12 @@ axes[0].plot(grid, cost, "o-", markersize=4, label="samples, measured")
 axes[0].plot(grid, at_1 - (1 - grid**2) / (2 * np.log(2)), color="0.5", linestyle=":", label="T = 1, and (8.5)")
 axes[0].axhline(held_out_bits, color=red, linestyle="--", label="held-out digits")
 axes[0].set(xlabel="temperature T", ylabel="bits per dimension", title="what the model thinks of its samples")
-for values, real, colour, name in ((diversity, of_pairs(images.held_out), blue, "two samples"),
+for values, real, color, name in ((diversity, of_pairs(images.held_out), blue, "two samples"),
                                    (nearest, distances(images.held_out, images.train).min(axis=1).mean(), red,
                                     "a sample, nearest training image")):
-    axes[1].plot(grid, values, "o-", markersize=4, color=colour, label=name)
-    axes[1].axhline(real, color=colour, linestyle="--", linewidth=1)
-axes[1].set(xlabel="temperature T", ylabel="distance, grey levels", ylim=(0, None),
+    axes[1].plot(grid, values, "o-", markersize=4, color=color, label=name)
+    axes[1].axhline(real, color=color, linestyle="--", linewidth=1)
+axes[1].set(xlabel="temperature T", ylabel="distance, gray levels", ylim=(0, None),
             title="dashed: the same of held-out digits")
 for axis in axes:
     axis.legend(loc="lower right", fontsize=8)
@@ -435,8 +433,8 @@ for axis in axes:
 # %%
 samples = minglow.quantize(flow.sample(200, rng=8, temperature=0.7), 17)
 to_training = distances(samples, images.train)
-neighbours = images.train[to_training.argmin(axis=1)]
-plots.image_sheet(np.concatenate([samples[:16], neighbours[:16]]), 16, 17, "a sample, and the training image nearest to it",
+neighbors = images.train[to_training.argmin(axis=1)]
+plots.image_sheet(np.concatenate([samples[:16], neighbors[:16]]), 16, 17, "a sample, and the training image nearest to it",
                   ["sample", "nearest"])
 
 # %%
@@ -445,7 +443,7 @@ bins = np.linspace(0, 5, 41)
 of_held_out = distances(images.held_out, images.train).min(axis=1)
 for values, name in (to_training.min(axis=1), "samples, T = 0.7"), (of_held_out, "held-out digits"):
     axis.hist(values, bins, density=True, histtype="stepfilled", alpha=0.45, label=name)
-axis.set(xlabel="distance to the nearest training image, grey levels", ylabel="density")
+axis.set(xlabel="distance to the nearest training image, gray levels", ylabel="density")
 axis.legend()
 print(f"smallest distance of a sample {to_training.min():.2f}, of a held-out digit {of_held_out.min():.2f}; "
       f"exact copies: {(to_training == 0).sum()}")
@@ -570,7 +568,7 @@ for k, t in enumerate((0.25, 0.5, 0.75), start=1):
 # %% [markdown]
 # ## Turn one knob: directions of attributes
 #
-# The paper makes faces smile. Digits have attributes, too, and two of them can be measured: **ink**, the mean grey
+# The paper makes faces smile. Digits have attributes, too, and two of them can be measured: **ink**, the mean gray
 # value, and **slant**, by how many pixels a stroke moves to the right for each pixel upwards (the slope of the line
 # that fits the ink best). For a positive and a negative group of images with latents $z^+$ and $z^-$, the direction is
 #
@@ -592,7 +590,7 @@ for k, t in enumerate((0.25, 0.5, 0.75), start=1):
 
 # %%
 def ink(pictures):
-    """The mean grey value of integer images (N, 8, 8, 1), (N,)."""
+    """The mean gray value of integer images (N, 8, 8, 1), (N,)."""
     return pictures.reshape(len(pictures), 64).mean(axis=1)
 
 
@@ -600,7 +598,7 @@ def slant(pictures):
     """How far ink moves to the right for each pixel upwards, (N,)."""
     weight = pictures[..., 0] / pictures.sum(axis=(1, 2, 3))[:, None, None]
     row, column = np.mgrid[:8, :8]
-    row = row - (weight * row).sum(axis=(1, 2), keepdims=True)           # from the centre of mass
+    row = row - (weight * row).sum(axis=(1, 2), keepdims=True)           # from the center of mass
     column = column - (weight * column).sum(axis=(1, 2), keepdims=True)
     return -(weight * row * column).sum(axis=(1, 2)) / (weight * row**2).sum(axis=(1, 2))
 
@@ -668,14 +666,14 @@ axes[0].set_ylabel("change, standard deviations");
 # in numbers, with the same function `resample`.
 
 # %%
-print("mean distance from the original, grey levels (two held-out digits: "
+print("mean distance from the original, gray levels (two held-out digits: "
       f"{of_pairs(images.held_out):.1f})")
 for level in "level 1", "level 2":
     again = minglow.quantize(resample(flow, held_out[:150], [level], rng=0), 17)
     print(f"  {level} anew: {np.diagonal(distances(again, images.held_out)).mean():.1f}")
 
 # %% [markdown]
-# *What to see:* with level 1 drawn anew, an image moves by little more than one grey level: these latents decide about
+# *What to see:* with level 1 drawn anew, an image moves by little more than one gray level: these latents decide about
 # fine shades. With level 2 anew, it moves as far as to any other digit: those hold the plan. Level 1 is half of all
 # numbers, and there is nearly nothing to see of it. That is why a level may let them go early.
 
@@ -702,13 +700,13 @@ for name, part in ("level 1", slice(0, 32)), ("level 2", slice(32, 64)):
 ### END SOLUTION
 
 # %% test="nearest-class" points=3
-points, centres = np.random.default_rng(0).standard_normal((50, 7)), np.random.default_rng(1).standard_normal((10, 7))
-expected = [min(range(10), key=lambda k: np.linalg.norm(point - centres[k])) for point in points]
-assert np.array_equal(nearest_class(points, centres), expected), "the smallest distance, not the largest product"
+points, centers = np.random.default_rng(0).standard_normal((50, 7)), np.random.default_rng(1).standard_normal((10, 7))
+expected = [min(range(10), key=lambda k: np.linalg.norm(point - centers[k])) for point in points]
+assert np.array_equal(nearest_class(points, centers), expected), "the smallest distance, not the largest product"
 for name, part in ("level 1", z_held_out[:, :32]), ("level 2", z_held_out[:, 32:]):
     sources = z_train[:, :32] if name == "level 1" else z_train[:, 32:]
-    centres = np.stack([sources[images.train_labels == digit].mean(axis=0) for digit in range(10)])
-    expected = np.mean(np.linalg.norm(part[:, None] - centres, axis=2).argmin(axis=1) == images.held_out_labels)
+    centers = np.stack([sources[images.train_labels == digit].mean(axis=0) for digit in range(10)])
+    expected = np.mean(np.linalg.norm(part[:, None] - centers, axis=2).argmin(axis=1) == images.held_out_labels)
     assert np.isclose(accuracy[name], expected, atol=0.01), f"{name}: expected {expected:.2f}, got {accuracy[name]:.2f}"
 
 # %% [markdown]
@@ -735,7 +733,7 @@ print(f"nearest mean of the pixels: {(apart.argmin(axis=1) == images.held_out_la
 # by kind of layer. The sum must be what `evaluate` says.
 
 # %%
-# checks (8.11): the ledger's sum against evaluate, with the same dequantisation noise
+# checks (8.11): the ledger's sum against evaluate, with the same dequantization noise
 x = minglow.dequantize(images.held_out, 17, rng=0)   # evaluate's noise, too, begins at seed 0
 nats_per_bit = 64 * np.log(2)
 entries = [(level, kind(layer), -log_det.astype(float) / nats_per_bit)
@@ -746,7 +744,7 @@ for _, name, bits in entries:
     by_image[name] = by_image.get(name, 0) + bits
 del by_image["squeeze"], by_image["flatten"]         # exactly 0: they move numbers and change none
 ledger = {name: bits.mean() for name, bits in by_image.items()}
-of_model = evaluate(flow, images.held_out, 17)
+of_model = minglow.evaluate(flow, images.held_out, 17)
 print(f"{'':16} {'mean':>8}   differs between images by (standard deviation)")
 for name, bits in by_image.items():
     print(f"{name:16} {bits.mean():+8.4f}   {bits.std():.2f}")
@@ -757,12 +755,12 @@ agree = np.corrcoef(by_image["coupling"], sum(by_image.values()))[0, 1]
 print(f"\ncorrelation between the couplings' entry and the whole cost of an image: {agree:.2f}")
 
 # %%
-colours = dict(zip(["cells: log2 17", "base", "actnorm", "1×1 convolution", "coupling", "split prior"],
+colors = dict(zip(["cells: log2 17", "base", "actnorm", "1×1 convolution", "coupling", "split prior"],
                    ["0.6", orange, blue, sky, green, red]))
 figure, axis = plt.subplots(figsize=(8, 3.6))
 level_now = 0.0
 for place, (name, bits) in enumerate(ledger.items()):
-    axis.bar(place, bits, bottom=level_now, color=colours[name], width=0.6)
+    axis.bar(place, bits, bottom=level_now, color=colors[name], width=0.6)
     axis.text(place, level_now + max(bits, 0) + 0.1, f"{bits:+.2f}".replace("-", "−"), ha="center")
     level_now += bits
     axis.plot([place + 0.3, place + 0.7], [level_now, level_now], color="0.4", linewidth=0.8)
@@ -776,9 +774,9 @@ axis.set(ylabel="bits per dimension", title="from guessing to 2.19 bits, means o
 # %%
 figure, axes = plt.subplots(2, 1, figsize=(8.5, 4.2), sharex=True, height_ratios=(1.4, 1))
 places = np.arange(1, len(entries) + 1)
-for name in list(colours)[2:]:
+for name in list(colors)[2:]:
     mine = np.array([name == its for _, its, _ in entries])
-    axes[0].bar(places[mine], np.array([bits.mean() for *_, bits in entries])[mine], color=colours[name], label=name)
+    axes[0].bar(places[mine], np.array([bits.mean() for *_, bits in entries])[mine], color=colors[name], label=name)
 axes[0].set(ylabel="bits per dimension", title="each layer's own entry: below 0 it saves")
 axes[0].legend(ncols=2, loc="lower right", fontsize=8)
 running = np.log2(17) + ledger["base"] + np.cumsum([bits.mean() for *_, bits in entries])
@@ -802,7 +800,7 @@ axes[1].annotate("level 2 begins", (first_of_2 + 0.5, running[0] - 0.3), fontsiz
 # ## When likelihood misleads
 #
 # Is an image that the model finds cheap a good digit? Ask it about images that are no digits at all.
-# [minglow/inference.py](../minglow/inference.py), `strangeness`, gives three scores: the bits $b(x)$; how far they are off the mean $\bar b$ of
+# [minglow/inference.py](../minglow/inference.py), `anomaly_scores`, gives three scores: the bits $b(x)$; how far they are off the mean $\bar b$ of
 # usual images, on either side (typicality; Nalisnick et al. 2019, section 3),
 #
 # $$
@@ -840,11 +838,11 @@ families = {
     "noise": rng.integers(0, 17, (150, 8, 8, 1)).astype(np.uint8),
 }
 usual = images.train[:150]
-scores = {name: strangeness(flow, pictures, 17, usual, rng=0) for name, pictures in families.items()}
+scores = {name: anomaly_scores(flow, pictures, 17, usual, rng=0) for name, pictures in families.items()}
 
 # %%
 # checks (8.12) and (8.13): one family's scores, written out
-noises = np.random.default_rng(0)                    # strangeness draws its noise in this order
+noises = np.random.default_rng(0)                    # anomaly_scores draws its noise in this order
 b = minglow.bits_per_dim(flow.log_prob(minglow.dequantize(blank, 17, noises)), 64, 17)
 b_usual = minglow.bits_per_dim(flow.log_prob(minglow.dequantize(usual, 17, noises)), 64, 17).mean()
 of_blank = scores["blank pages, 0 or 1"]
@@ -863,7 +861,7 @@ figure, axis = plt.subplots(figsize=(7.5, 3.6))
 for place, (name, found) in enumerate(scores.items()):
     axis.plot(found["bits"], place + rng.uniform(-0.25, 0.25, len(found["bits"])), ".", markersize=3, color=blue if place == 0 else red, alpha=0.5)
     inset = axis.inset_axes((1.02, place - 0.42, 0.1, 0.84), transform=axis.get_yaxis_transform())
-    inset.imshow(families[name][len(families[name]) // 2, ..., 0], cmap=plots.GREYS, vmin=0, vmax=16)
+    inset.imshow(families[name][len(families[name]) // 2, ..., 0], cmap=plots.GRAYS, vmin=0, vmax=16)
     inset.set(xticks=[], yticks=[])
     inset.spines[:].set_visible(True)
 axis.axvline(scores["held-out digits"]["bits"].mean(), color=blue, linestyle=":")
@@ -881,7 +879,7 @@ axis.set(xlabel="bits per dimension (log scale)", ylim=(len(scores) - 0.5, -0.9)
 # *simple in the eyes of the model*, not *typical*: a typical digit is less probable than the blur at $T = 0$, as in 64
 # dimensions a typical normal vector is less probable than the origin. Complexity finds bars and pages, which zlib
 # knows to be simple; no score finds the cold samples, whose bits are well within the range of digits. (Nalisnick
-# et al. apply typicality to whole batches, whose mean is sharper. On colour photographs they found whole data
+# et al. apply typicality to whole batches, whose mean is sharper. On color photographs they found whole data
 # sets cheaper than the one trained on.)
 
 # %% [markdown]
@@ -916,7 +914,7 @@ cheapest = shrunk[mean_bits(shrunk, 20).argmin()]
 
 # %% test="cheapest" points=3
 assert cheapest.shape == (8, 8, 1) and cheapest.dtype == np.uint8, "an image (8, 8, 1) of uint8"
-assert cheapest.max() <= 16, "grey values go from 0 to 16"
+assert cheapest.max() <= 16, "gray values go from 0 to 16"
 paid = mean_bits(cheapest[None], 200, seed=99)[0]    # noise that no search has seen
 assert paid < 1.42, f"it costs {paid:.3f} bits per dimension; below 1.42, please"
 

@@ -28,12 +28,10 @@ import numpy as np
 
 import minglow
 from minglow import plots
-from minglow.diagnosis import invertibility
+from minglow.training.diagnosis import invertibility
 from minglow.layers.invconv import random_rotation
 from minglow.nets import conv_net, mlp
-from minglow.recipes import build
-from minglow.saved import load_flow
-from minglow.testing import moved, numerical_jacobian
+from minglow.testing import perturbed, numerical_jacobian
 
 plots.style()
 rng = np.random.default_rng(0)
@@ -76,12 +74,12 @@ def flow_steps(K, condition=1.0, gain=0.02, channels=8, hidden=16, seed=0):
 
 def cast(layers, dtype):
     """A copy of the layers, in another precision."""
-    return list(moved(minglow.Chain(*layers), 0, 0.0, dtype).layers)
+    return list(perturbed(minglow.Chain(*layers), 0, 0.0, dtype).layers)
 
 
 # %%
 # checks (9.1): a coupling's backward pass, beside derivatives by differences
-coupling = moved(minglow.AffineCoupling(mlp(2, 8, 4, rng, np.float64)), 1, size=0.5)
+coupling = perturbed(minglow.AffineCoupling(mlp(2, 8, 4, rng, np.float64)), 1, size=0.5)
 h = rng.standard_normal((1, 2, 2, 4))                    # one sample
 y, log_det, cache = coupling.forward(h)
 dy, dlog_det = rng.standard_normal(y.shape), rng.standard_normal(1)
@@ -312,7 +310,7 @@ for K_test in 1, 4:
 # about 2: every matrix product $Y = X W^{\top}$ brings two, for $\bar X$ and for $\bar W$. Inverting a coupling runs its
 # net forward once more. So a step that keeps its caches costs 1 + 2, one that does not 1 + 1 + 2.
 #
-# `ReversibleChain(..., kept=n)` keeps the caches of its last $n$ layers. The backward pass begins with these, as
+# `ReversibleChain(..., stored=n)` keeps the caches of its last $n$ layers. The backward pass begins with these, as
 # soon as they are made, so they occupy memory for a moment only; and they need not be made again. With $m$
 # of the $K$ steps kept, the nets run forward
 #
@@ -354,7 +352,7 @@ for m in None, 0, 2, 8:                                  # None: a Chain
     layers, runs = flow_steps(K), {"forward": 0, "backward": 0}
     for coupling in layers[2::3]:
         coupling.net = Counted(coupling.net, runs)       # one count for all of them
-    chain = minglow.Chain(*layers) if m is None else minglow.ReversibleChain(*layers, kept=3 * m)
+    chain = minglow.Chain(*layers) if m is None else minglow.ReversibleChain(*layers, stored=3 * m)
     y, log_det, cache = chain.forward(x.astype(np.float64))
     chain.backward(y, log_det, cache)
     print(f"{'Chain' if m is None else f'reversible, {m} kept':20} {runs}")
@@ -374,7 +372,7 @@ for m in 0, 2, 8:
 def peak(flow, x):
     """The highest memory of a training step above what was there before, in bytes."""
     tracemalloc.start()
-    flow.nll_and_grad(x)
+    flow.nll_backward(x)
     highest = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return highest
@@ -387,7 +385,7 @@ def fastest(flows, x, turns=8):
         times.append([])
         for flow in flows:
             start = time.process_time()
-            flow.nll_and_grad(x)
+            flow.nll_backward(x)
             times[-1].append(time.process_time() - start)
     return np.min(times, axis=0)
 
@@ -407,7 +405,7 @@ assert peaks[-1, 0] > 4 * peaks[0, 0]                    # and this is not
 figure, axes = plt.subplots(1, 2, figsize=(8.5, 3))
 for column, name in enumerate(("Chain", "reversible")):
     axes[0].plot(depths, peaks[:, column] / 1e6, "o-", label=name)
-axes[1].plot(depths, times[:, 1] / times[:, 0], "o-", color=plots.COLOURS[2], label="measured here")
+axes[1].plot(depths, times[:, 1] / times[:, 0], "o-", color=plots.COLORS[2], label="measured here")
 axes[1].plot(depths, 4 / 3 - 2 / (3 * np.array(depths)), ":", color="0.4", label="(9.6) with m = 2")
 axes[0].set(xlabel="steps K of each level", ylabel="peak of a training step, MB", ylim=(0, None))
 axes[1].set(xlabel="steps K of each level", ylabel="time, reversible / Chain", ylim=(0, None))
@@ -431,7 +429,7 @@ for axis in axes:
 # the backward pass, one. (Try it with the sizes of the next cell. What fills the memory, with either?)
 
 # %%
-paper = moved(minglow.Chain(minglow.ActNorm(12), minglow.InvConv1x1(12, 0),
+paper = perturbed(minglow.Chain(minglow.ActNorm(12), minglow.InvConv1x1(12, 0),
                             minglow.AffineCoupling(conv_net(6, 512, 12, 0))))   # Glow's width, CIFAR-10's first level
 paper_x = rng.standard_normal((16, 16, 16, 12)).astype(np.float32)
 sizes = {"params": sum(value.nbytes for _, part in paper.walk() for value in part.params.values()),
@@ -505,12 +503,12 @@ def round_trip(condition, dtype, trials=20):
 
 
 figure, axis = plt.subplots(figsize=(6.5, 3.4))
-for dtype, last, colour in (np.float32, 3e6, plots.COLOURS[0]), (np.float64, 1e15, plots.COLOURS[1]):
+for dtype, last, color in (np.float32, 3e6, plots.COLORS[0]), (np.float64, 1e15, plots.COLORS[1]):
     conditions, epsilon = np.geomspace(1, last, 9), np.finfo(dtype).eps
     errors = [round_trip(condition, dtype) for condition in conditions]
-    axis.loglog(conditions, errors, "o", color=colour, label=dtype.__name__)
-    axis.loglog(conditions, epsilon * conditions, ":", color=colour, label="$\\varepsilon\\,\\kappa$")
-    axis.axvline(1 / epsilon, color=colour, linewidth=0.8)
+    axis.loglog(conditions, errors, "o", color=color, label=dtype.__name__)
+    axis.loglog(conditions, epsilon * conditions, ":", color=color, label="$\\varepsilon\\,\\kappa$")
+    axis.axvline(1 / epsilon, color=color, linewidth=0.8)
     assert max(np.array(errors) / (epsilon * conditions)) < 30
 axis.set(xlabel="condition number of W", ylabel="relative error of the round trip")
 axis.legend(ncols=2);
@@ -575,9 +573,9 @@ for floor in 0.0, 1e-3:
 assert max(worst[1e-3, True]) < 1e-2 < worst[0.0, True][0]
 
 figure, axis = plt.subplots(figsize=(6.5, 3.2))
-axis.semilogy(raws, worst[0.0, False], "o-", markersize=3, color=plots.COLOURS[2], label="no floor, coupling alone")
-axis.semilogy(raws, worst[0.0, True], "o-", markersize=3, color=plots.COLOURS[1], label="no floor, then a rotation")
-axis.semilogy(raws, worst[1e-3, True], "o-", markersize=3, color=plots.COLOURS[0], label="floor, then a rotation")
+axis.semilogy(raws, worst[0.0, False], "o-", markersize=3, color=plots.COLORS[2], label="no floor, coupling alone")
+axis.semilogy(raws, worst[0.0, True], "o-", markersize=3, color=plots.COLORS[1], label="no floor, then a rotation")
+axis.semilogy(raws, worst[1e-3, True], "o-", markersize=3, color=plots.COLORS[0], label="floor, then a rotation")
 axis.set(xlabel="raw, what the net says", ylabel="largest error, float32", title="x → coupling (→ rotation) → back")
 axis.legend();
 
@@ -640,10 +638,10 @@ def settled(K, condition):
 
 
 figure, axis = plt.subplots(figsize=(7, 3.4))
-for condition, colour in (1, plots.COLOURS[0]), (4, plots.COLOURS[2]), (10, plots.COLOURS[1]):
+for condition, color in (1, plots.COLORS[0]), (4, plots.COLORS[2]), (10, plots.COLORS[1]):
     for dtype, line in (np.float32, "-"), (np.float64, "--"):
         errors = error_by_layer(cast(settled(16, condition), dtype), x.astype(dtype))[:-1]
-        axis.semilogy(range(len(errors)), errors, line, color=colour,
+        axis.semilogy(range(len(errors)), errors, line, color=color,
                       label=f"$\\kappa$ = {condition}, {dtype.__name__}")
 axis.set(xlabel="layer k (inverted from the right to the left)", ylabel="largest error of the recomputed $h_k$",
          title="16 flow steps")
@@ -752,20 +750,19 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 # a product over layers. In float64 the same chain still has digits left.
 #
 # So look at the round trip before you trust it. The library's
-# [minglow/diagnosis.py](../minglow/diagnosis.py), `invertibility`, reports the worst condition number, the
+# [minglow/training/diagnosis.py](../minglow/training/diagnosis.py), `invertibility`, reports the worst condition number, the
 # smallest scale and the round trip's error, and `minglow info` prints them for a checkpoint. Here for the digits
 # model, and beside it a twin with the same parameters, built to be reversible:
 
 # %%
-flow, recipe = load_flow("models/digits.npz")
-twin = build(recipe | {"reversible": True})              # glow(..., reversible=True)
+flow = minglow.load("models/digits.npz")
+twin = replace(flow.config, reversible=True).build()     # glow(..., reversible=True)
 twin.flat.value[...] = flow.flat.value
 images = minglow.data.digits().held_out[:64]
 pixels = minglow.dequantize(images, 17, rng=0)
 for one in flow, twin:
     one.flat.grad[...] = 0
-nll, dx = flow.nll_and_grad(pixels)
-twin_nll, twin_dx = twin.nll_and_grad(pixels)
+nll, twin_nll = (one.nll_backward(pixels).nll for one in (flow, twin))
 off = np.linalg.norm(twin.flat.grad - flow.flat.grad) / np.linalg.norm(flow.flat.grad)
 report = invertibility(flow, pixels)
 print(f"nats {nll:.3f} and {twin_nll:.3f}; gradients differ by {off:.0e}, relatively")
@@ -775,7 +772,7 @@ assert np.isclose(nll, twin_nll, rtol=1e-5) and off < 1e-2
 
 # %% [markdown]
 # *What to see:* a trained Glow is far from where it breaks: likelihood and gradients agree, and the round trip is much
-# smaller than a grey level ($1/17 = 0.06$). `minglow train --reversible` trains it so.
+# smaller than a gray level ($1/17 = 0.06$). `minglow train --reversible` trains it so.
 
 # %% [markdown]
 # ## To take away

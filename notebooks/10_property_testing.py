@@ -30,7 +30,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 import minglow
 from minglow import plots
-from minglow.arrays import constant_log_det, halves, join, pixels, rows, zero_log_det
+from minglow.arrays.shapes import constant_log_det, halves, join, pixels, rows, zero_log_det
 from minglow.data import digits
 from minglow.layers import (
     ActNorm,
@@ -44,16 +44,15 @@ from minglow.layers import (
 )
 from minglow.layers.scale import sigmoid_scale
 from minglow.nets import conv_net, mlp
-from minglow.saved import load_flow
 from minglow.testing import (
-    BrokenPromise,
+    PropertyFailed,
     check_backward,
     check_inverse,
     check_layer,
     check_log_det,
     directional_derivative,
     layer_checks,
-    moved,
+    perturbed,
     numerical_jacobian,
     strategies,
 )
@@ -163,7 +162,7 @@ def derivatives_hold(data, seed):
     shape = data.draw(strategies.shapes(images=True, even_channels=False))
     mixing = InvConv1x1(shape[-1], rng=0, dtype=np.float64)
     mixing.params["weight"][...] = data.draw(strategies.well_conditioned(shape[-1]))
-    layer = minglow.Chain(mixing, moved(ActNorm(shape[-1], np.float64), seed))
+    layer = minglow.Chain(mixing, perturbed(ActNorm(shape[-1], np.float64), seed))
     x = data.draw(strategies.images(shape))
     y, log_det, cache = layer.forward(x)
     for b in range(len(x)):
@@ -204,7 +203,7 @@ tried = []
 @given(shape=strategies.shapes(images=True, even_channels=False), seed=strategies.seeds)
 def log_det_is_right(shape, seed):
     """(10.3) for the layer that forgets its pixels."""
-    layer = moved(ForgetsThePixels(shape[-1], rng=seed, dtype=np.float64), seed)
+    layer = perturbed(ForgetsThePixels(shape[-1], rng=seed, dtype=np.float64), seed)
     x = np.random.default_rng(seed).standard_normal(shape)
     expected = np.linalg.slogdet(numerical_jacobian(layer.forward, x))[1]
     found = layer.forward(x[None])[1][0]
@@ -266,7 +265,7 @@ figure, axes = plt.subplot_mosaic([["search"] * 2 + ["first", "first back"], ["s
                                   figsize=(8.5, 3))
 for passed, name in (True, "passes"), (False, "fails"):
     chosen = [(n, np.count_nonzero(x)) for n, (x, _, ok) in enumerate(attempts, 1) if ok == passed]
-    axes["search"].plot(*zip(*chosen), "o", markersize=4, color=plots.COLOURS[0 if passed else 1], label=name)
+    axes["search"].plot(*zip(*chosen), "o", markersize=4, color=plots.COLORS[0 if passed else 1], label=name)
 axes["search"].set(xlabel="attempt", ylabel="numbers in x that are not 0", title="searching, then shrinking")
 axes["search"].legend()
 for key, (number, x, back) in ("first", failed[0]), ("last", failed[-1]):
@@ -316,7 +315,7 @@ figure, axis = plt.subplots(figsize=(7.5, 2.8))
 many = np.geomspace(1, 1000)
 for frequency, name in (q, f"q = {q:.3f}: the missing floor"), (0.01, "q = 0.01"), (0.001, "q = 0.001"):
     axis.semilogx(many, 1 - (1 - frequency) ** many, label=name)
-axis.plot(numbers, shares, "o", color=plots.COLOURS[0], label="2000 simulated\ntest runs each")
+axis.plot(numbers, shares, "o", color=plots.COLORS[0], label="2000 simulated\ntest runs each")
 axis.set(xlabel="examples n in a test run", ylabel="P(found)", title="the chance to find a fault")
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5));
 
@@ -383,8 +382,8 @@ forgetful = ForgetsTheNet(conv_net(2, 6, 4, rng=0, dtype=np.float64))
 x = rng.standard_normal((3, 2, 3, 4))
 check_layer(forgetful, x)                            # with a batch of ours, parameters stay: every check passes
 try:
-    check_layer(moved(forgetful), x)                 # the same layer, its parameters moved by noise
-except BrokenPromise as error:
+    check_layer(perturbed(forgetful), x)                 # the same layer, its parameters moved by noise
+except PropertyFailed as error:
     print(error)
 
 
@@ -405,7 +404,7 @@ def gradient_sizes(coupling):
 
 
 coupling = AffineCoupling(conv_net(2, 6, 4, rng=0, dtype=np.float64))
-at_start, after_moving = gradient_sizes(coupling), gradient_sizes(moved(coupling))
+at_start, after_moving = gradient_sizes(coupling), gradient_sizes(perturbed(coupling))
 figure, axis = plt.subplots(figsize=(7, 2.8))
 places = np.arange(len(at_start))
 axis.barh(places - 0.2, after_moving.values(), 0.4, label="parameters moved")
@@ -417,7 +416,7 @@ axis.legend()
 print(f"at the start {sum(size == 0 for size in at_start.values())} of {len(at_start)} are exactly 0")
 
 # %% [markdown]
-# *What to see:* at the start only the last convolution and the shift behind it have gradients. `moved(layer)` returns
+# *What to see:* at the start only the last convolution and the shift behind it have gradients. `perturbed(layer)` returns
 # a copy whose parameters are moved by noise: this is where to test. Actnorm and the 1×1 convolution start with
 # a log-determinant of 0, which has no sign and no factor to get wrong: flowjax's wrong sign lived on because the "test case used a transform with `log_det=0`"
 # ([flowjax #208](https://github.com/danielward27/flowjax/issues/208)).
@@ -457,8 +456,8 @@ for index, dtype in enumerate((np.float32, np.float64)):
         back = layer.inverse(layer.forward(x)[0])[0]
         errors.append(np.linalg.norm(back - x) / np.linalg.norm(x))
     worst = max(worst, np.max(np.array(errors) / (8 * conditions * epsilon)))
-    axis.loglog(conditions, errors, ".", markersize=3, color=plots.COLOURS[index], label=dtype.__name__)
-    axis.loglog([1, 10**4.5], [8 * epsilon, 8 * epsilon * 10**4.5], ":", color=plots.COLOURS[index])
+    axis.loglog(conditions, errors, ".", markersize=3, color=plots.COLORS[index], label=dtype.__name__)
+    axis.loglog([1, 10**4.5], [8 * epsilon, 8 * epsilon * 10**4.5], ":", color=plots.COLORS[index])
 axis.set(xlabel="condition number of W", ylabel="relative error of the round trip",
          title="dotted: the rule (10.6), C = 8")
 axis.legend()
@@ -476,16 +475,16 @@ assert worst < 1
 # Here are all gradients of one batch of digits, for the trained model: the loss is in bits per dimension.
 
 # %%
-flow, recipe = load_flow("models/digits.npz")
+flow = minglow.load("models/digits.npz")
 images = digits()
-batch = minglow.dequantize(images.held_out[:64], images.levels, rng=0)
+batch = minglow.dequantize(images.held_out[:64], images.bins, rng=0)
 flow.flat.grad[...] = 0
-flow.nll_and_grad(batch)
+flow.nll_backward(batch)
 gradient = flow.flat.grad / (64 * np.log(2))         # of nats / (D ln 2), with D = 64 pixels
 small = np.abs(gradient) < 1e-3
 figure, axis = plt.subplots(figsize=(6, 2.8))
 axis.hist(np.log10(np.abs(gradient[gradient != 0])), bins=80)
-axis.axvline(-3, color=plots.COLOURS[1], label="|a − b| < 0.001 takes 0 for all on its left")
+axis.axvline(-3, color=plots.COLORS[1], label="|a − b| < 0.001 takes 0 for all on its left")
 axis.set(xlabel="log10 of a gradient's size (bits per dimension)", ylabel="parameters",
          title=f"{len(gradient)} gradients of a trained Glow")
 axis.legend()
@@ -540,7 +539,7 @@ axis.legend();
 # ## The promises
 #
 # minglow's kit has a check for every promise of [the contract](../docs/contract.md). Each moves parameters, tries shapes with
-# $h \ne w$, and raises `BrokenPromise` (an `AssertionError`) with the usual cause. Read them in
+# $h \ne w$, and raises `PropertyFailed` (an `AssertionError`) with the usual cause. Read them in
 # [minglow/testing/checks.py](../minglow/testing/checks.py).
 
 # %%
@@ -560,7 +559,7 @@ for check, layer in ((check_log_det, ForgetsThePixels(4, rng=0)), (check_inverse
                      (check_backward, HalfTheGradient(4))):
     try:
         check(layer)
-    except BrokenPromise as error:
+    except PropertyFailed as error:
         print(f"{type(layer).__name__}:\n    {error}\n")
 
 # %% [markdown]
@@ -597,7 +596,7 @@ class SumsTheBatch(ActNorm):
 
 # %%
 class Levels256(minglow.Bijection):
-    """Grey values 0 .. 256 to [-1/2, 1/2]; its log_det is the constant in bits per dimension."""
+    """Gray values 0 .. 256 to [-1/2, 1/2]; its log_det is the constant in bits per dimension."""
 
     counted = 256
 
@@ -630,7 +629,7 @@ def catches_log_det(layer):
     """True if log_det is not log|det J| of each sample."""
     ### BEGIN SOLUTION
     noise = np.random.default_rng(1)
-    layer = moved(layer, 1)
+    layer = perturbed(layer, 1)
     for shape in (2, 1, 1, 4), (2, 2, 3, 4):
         x = noise.standard_normal(shape)
         log_det = layer.forward(x)[1]
@@ -738,7 +737,7 @@ check_layer(without_floor())                         # silent: here it does no h
 check_inverse(with_floor(raw=-16.0), x)              # silent: the floor keeps the digits
 try:
     check_inverse(without_floor(raw=-16.0), x)
-except BrokenPromise as error:
+except PropertyFailed as error:
     print(error)
 
 # %% [markdown]
@@ -769,10 +768,10 @@ for seed in range(5):
     sound = ActNorm(4, np.float64), InvConv1x1(4, rng=seed, dtype=np.float64), AffineCoupling(mlp(2, 4, 4, seed, np.float64))
     steep = InvConv1x1(4, rng=seed, dtype=np.float64)
     steep.params["weight"] *= 10 ** np.linspace(0, -4, 4)                # a rotation times a diagonal: condition 10^4
-    for layer in (*(moved(layer, seed) for layer in sound), steep):
+    for layer in (*(perturbed(layer, seed) for layer in sound), steep):
         assert not catches_inverse(layer), f"{type(layer).__name__} is right, and your test says it is broken"
     swapped = JoinsInAnotherOrder(mlp(2, 4, 2, seed, np.float64))
-    for layer in (*(moved(layer, seed) for layer in (AddsAnEpsilon(4, np.float64), TinyEpsilon(4, np.float64), swapped)),):
+    for layer in (*(perturbed(layer, seed) for layer in (AddsAnEpsilon(4, np.float64), TinyEpsilon(4, np.float64), swapped)),):
         assert catches_inverse(layer), f"{type(layer).__name__} is broken, and your test does not see it"
 
 
@@ -826,7 +825,7 @@ def catches_gradient(layer):
     """True if dx, or a gradient in layer.grads, is not the slope of the loss."""
     ### BEGIN SOLUTION
     noise = np.random.default_rng(0)
-    layer = moved(layer, 1)
+    layer = perturbed(layer, 1)
     x = noise.standard_normal((2, 2, 3, 4))
     y, _, cache = layer.forward(x)
     dy, dlog_det = noise.standard_normal(y.shape), noise.standard_normal(len(x))
@@ -888,7 +887,7 @@ for seed in range(3):
 
 # %%
 class StartsAgain(ActNorm):
-    """Initialises itself on the first batch; that it has done so is not among what is saved."""
+    """Initializes itself on the first batch; that it has done so is not among what is saved."""
 
     started = False                                  # a plain attribute: neither parameter nor constant
 
@@ -944,7 +943,7 @@ def catches_restart(layer):
 
 # %% test="catches-restart" points=1
 class StartsEveryTime(ActNorm):
-    """Centres every batch that it meets."""
+    """Centers every batch that it meets."""
 
     def forward(self, x):
         self.params["shift"][...] = -rows(x).mean(axis=0)
@@ -965,7 +964,7 @@ for seed in range(3):
 #
 # | exhibit | symptom | where | promise broken |
 # | --- | --- | --- | --- |
-# | `ScrambledSqueeze` | numbers that are not neighbours become one pixel | a squeeze by a bare reshape: [GlowIP #1](https://github.com/CACTuS-AI/GlowIP/issues/1) | none |
+# | `ScrambledSqueeze` | numbers that are not neighbors become one pixel | a squeeze by a bare reshape: [GlowIP #1](https://github.com/CACTuS-AI/GlowIP/issues/1) | none |
 
 # %%
 class ScrambledSqueeze(Squeeze):
@@ -995,8 +994,8 @@ for axis, layer in zip(axes, (None, Squeeze(), ScrambledSqueeze())):
 axes[0].set_ylabel("row");
 
 # %% [markdown]
-# *What to see:* in the second and third picture, numbers of one colour share an output pixel. The squeeze
-# takes blocks of 2 × 2, neighbours; the scrambled one a line of four. Both are bijections, so no test of bijectivity can tell them apart; it takes a comparison with what was *meant*: a formula, a
+# *What to see:* in the second and third picture, numbers of one color share an output pixel. The squeeze
+# takes blocks of 2 × 2, neighbors; the scrambled one a line of four. Both are bijections, so no test of bijectivity can tell them apart; it takes a comparison with what was *meant*: a formula, a
 # slow version with loops, another library. minglow's tests compare it with the formula in its docstring,
 # $y_{b,i,j,4c+2d+e} = x_{b,2i+d,2j+e,c}$.
 
@@ -1036,7 +1035,7 @@ def verdicts(layer):
         try:
             check(layer)
             found.append(False)
-        except BrokenPromise:
+        except PropertyFailed:
             found.append(True)
     return found
 
@@ -1056,7 +1055,7 @@ axis.imshow(np.where(caught, 0.75, 0.0), cmap=plots.SIGNED, vmin=-1, vmax=1, asp
 for row, column in zip(*np.nonzero(caught)):
     axis.text(column, row, "×", ha="center", va="center", color="white", fontsize=12)
 axis.set(xticks=range(len(checks)), xticklabels=checks, yticks=range(len(names)), yticklabels=names,
-         xlabel="check of the kit", ylabel="exhibit", title="× : the check raises BrokenPromise")
+         xlabel="check of the kit", ylabel="exhibit", title="× : the check raises PropertyFailed")
 axis.set_xticks(np.arange(len(checks) - 1) + 0.5, minor=True)
 axis.set_yticks(np.arange(len(names) - 1) + 0.5, minor=True)
 axis.grid(which="minor", color="0.85")

@@ -33,7 +33,7 @@ import numpy as np
 
 import minglow
 from minglow import kernels, plots
-from minglow.arrays import pixels, rows
+from minglow.arrays.shapes import pixels, rows
 from minglow.testing import check_layer
 
 plots.style()
@@ -54,21 +54,21 @@ import sys
 import numpy as np
 
 import minglow
-from minglow.testing import moved
+from minglow.testing import perturbed
 
 
 def small_flow():
     """A flow of one step for images of 4 x 4 pixels, off its start, and three images."""
     images = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 4, 4, 1))
-    flow = minglow.glow((4, 4, 1), levels=1, steps=1, hidden=4, rng=0, dtype=np.float64)
+    flow = minglow.glow((4, 4, 1), levels=1, flow_steps=1, hidden=4, rng=0, dtype=np.float64)
     flow.initialize(images)
-    return moved(flow), images
+    return perturbed(flow), images
 
 
 def training_step(flow, images):
-    """What an optimiser asks for: the loss, and its derivatives in flow.flat.grad."""
+    """What an optimizer asks for: the loss, and its derivatives in flow.flat.grad."""
     flow.flat.grad[...] = 0
-    return flow.nll_and_grad(images)[0]
+    return flow.nll_backward(images).nll
 
 
 if __name__ == "__main__":
@@ -233,7 +233,7 @@ print("the numbers in pdb are those that this notebook computes")
 
 # %% [markdown]
 # *What to see:* in the layer `x` has the shape (3, 2, 2, 4), in the kernel (12, 4): `rows` has made a row of each
-# pixel. `where` shows the way there, the oldest call first: after pdb's own lines the program, `Flow.nll_and_grad`, `Chain.forward`,
+# pixel. `where` shows the way there, the oldest call first: after pdb's own lines the program, `Flow.nll_backward`, `Chain.forward`,
 # `ActNorm.forward`, the kernel. `up` goes to the caller, whose `x` is another one.
 #
 # ## The other layers, and where the cache is
@@ -289,7 +289,7 @@ for watched in layers[-1], layers[0]:
         return backward(dy, dlog_det, cache)
     watched.backward = noting
 try:
-    flow.nll_and_grad(np.random.default_rng(1).uniform(-0.5, 0.5, (5, 4, 4, 1)))
+    flow.nll_backward(np.random.default_rng(1).uniform(-0.5, 0.5, (5, 4, 4, 1)))
 finally:
     del layers[-1].backward, layers[0].backward      # the class's own method is there again
 for place, given, there in zip(("last", "first"), asked, met):
@@ -300,7 +300,7 @@ for place, given, there in zip(("last", "first"), asked, met):
 # ## Backwards
 #
 # Let $\ell_b$ be the flow's log-determinant for image $b$, $z_b$ its latents, $p$ the base density, and $L$ the loss
-# (not the number of levels) that `nll_and_grad` returns:
+# (not the number of levels) that `nll_backward` returns:
 #
 # $$
 # L = -\frac{1}{B} \sum_{b=1}^{B} \big( \log p(z_b) + \ell_b \big) .
@@ -348,7 +348,7 @@ def loss(log_det):
 
 
 flow.flat.grad[...] = 0
-nll, _ = flow.nll_and_grad(images)
+nll = flow.nll_backward(images).nll
 assert np.isclose(nll, loss(all_log_det), rtol=1e-12)
 slopes = [(loss(all_log_det + step) - loss(all_log_det - step)) / 2e-4 for step in 1e-4 * np.eye(3)]
 print("slopes of the loss:", np.round(slopes, 6), " in pdb:", seen["p dlog_det.tolist()"])
@@ -386,24 +386,24 @@ def calls(function, *arguments):
 
 
 with minglow.use("loops"):
-    chart = calls(flow.nll_and_grad, images)
-colour = dict.fromkeys(("actnorm", "invconv", "coupling", "squeeze", "level"), 0) | dict.fromkeys(("net", "conv", "dense"), 1) | {"loops": 2}
+    chart = calls(flow.nll_backward, images)
+color = dict.fromkeys(("actnorm", "invconv", "coupling", "squeeze", "level"), 0) | dict.fromkeys(("net", "conv", "dense"), 1) | {"loops": 2}
 figure, axis = plt.subplots(figsize=(9, 3.3))
 for depth, start, end, file, name in chart:
-    if name in {"forward", "backward", "nll_and_grad"} or file == "loops":
-        shade = plots.COLOURS[colour[file]] if file in colour else "0.75"
+    if name in {"forward", "backward", "nll_backward"} or file == "loops":
+        shade = plots.COLORS[color[file]] if file in color else "0.75"
         axis.barh(depth, end - start, left=start, height=0.85, color=shade, edgecolor="white", linewidth=0.5)
         if end - start > 11:
-            axis.text((start + end) / 2, depth, file, ha="center", va="center", fontsize=6.5, color="white" if file in colour else "black")
+            axis.text((start + end) / 2, depth, file, ha="center", va="center", fontsize=6.5, color="white" if file in color else "black")
 for label, number in ("layers", 0), ("nets", 1), ("kernels", 2):
-    axis.barh(0, 0, color=plots.COLOURS[number], label=label)
+    axis.barh(0, 0, color=plots.COLORS[number], label=label)
 axis.invert_yaxis()
 axis.legend(loc="lower center", ncols=3, bbox_to_anchor=(0.5, 1.0))
 axis.set(xlabel="calls and returns since the start", ylabel="depth of the call stack");
 
 # %% [markdown]
 # *What to see:* one training step as the debugger meets it, from left to right: `where` prints the bars above one
-# point, and the small calls between them, which are left out here. The grey bar on top is `Flow.nll_and_grad`, the
+# point, and the small calls between them, which are left out here. The gray bar on top is `Flow.nll_backward`, the
 # two wide ones below it are `Chain.forward` and `Chain.backward`: on the way back the layers come in the reverse order. The
 # green tips are the kernels.
 #
@@ -439,7 +439,7 @@ assert seen["p n, c"] == "(3, 2)"
 #
 # ## The same in NumPy; and why not in Numba
 #
-# Each kernel exists in two texts: loops, and vectorised NumPy in
+# Each kernel exists in two texts: loops, and vectorized NumPy in
 # [minglow/kernels/reference.py](../minglow/kernels/reference.py). With `minglow.use("numpy")` the debugger steps into
 # the second. Here fewer stops show more: each line is a whole array.
 
@@ -466,8 +466,8 @@ assert np.allclose(ast.literal_eval(seen["p __return__[1].tolist()"]), layers[3]
 # %%
 for backend in "loops", "numpy", "numba":
     with minglow.use(backend):
-        flow.nll_and_grad(images)                    # so that nothing is left to compile
-        entered = {(file, name) for _, _, _, file, name in calls(flow.nll_and_grad, images) if file in {"loops", "reference"}}
+        flow.nll_backward(images)                    # so that nothing is left to compile
+        entered = {(file, name) for _, _, _, file, name in calls(flow.nll_backward, images) if file in {"loops", "reference"}}
         print(f"{backend:6} kernels.couple is a {type(kernels.couple).__name__:14} Python enters {len(entered)} kernels")
     assert bool(entered) == (backend != "numba")
 
@@ -482,7 +482,7 @@ for backend in "loops", "numpy", "numba":
 
 # %%
 switched_off = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-asked = "from minglow import kernels; print(kernels.current()); kernels.use('numba'); print(type(kernels.couple).__name__)"
+asked = "from minglow import kernels; print(kernels.current_backend()); kernels.use('numba'); print(type(kernels.couple).__name__)"
 answer = subprocess.run([sys.executable, "-c", asked], env=switched_off, capture_output=True, text=True, check=True).stdout.split()
 print("by default:", answer[0], "  and 'numba' gives a Python", answer[1])
 assert answer == ["numpy", "function"]
@@ -509,7 +509,7 @@ from step_through import small_flow
 flow, images = small_flow()
 flow.bijection.layers[1].params["log_scale"][0] = 800.0   # exp(800) is more than a float64 can hold
 with np.errstate(over=sys.argv[1], invalid=sys.argv[1]):  # what NumPy does then: ignore, warn or raise
-    flow.nll_and_grad(images)
+    flow.nll_backward(images)
 """
 crash = Path(folder.name) / "crash.py"
 crash.write_text(CRASH, encoding="utf-8")
@@ -652,8 +652,8 @@ def trace(flow, x):
 
 
 # %% test="trace" points=2
-deeper = minglow.glow((4, 6, 2), levels=1, steps=2, hidden=4, rng=0, dtype=np.float64)
-vectors = minglow.glow((4,), steps=3, hidden=4, rng=0, dtype=np.float64)
+deeper = minglow.glow((4, 6, 2), levels=1, flow_steps=2, hidden=4, rng=0, dtype=np.float64)
+vectors = minglow.glow((4,), flow_steps=3, hidden=4, rng=0, dtype=np.float64)
 for tested, batch in (deeper, np.full((5, 4, 6, 2), 0.1)), (vectors, np.full((7, 4), 0.1)):
     weights = tested.flat.value.copy()
     steps = trace(tested, batch)

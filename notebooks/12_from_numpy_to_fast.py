@@ -28,10 +28,10 @@ import numpy as np
 
 import minglow
 from minglow import kernels, plots
-from minglow.arrays import rows
+from minglow.arrays.shapes import rows
 from minglow.kernels import loops, reference
 from minglow.nets import Conv, TransposedConv
-from minglow.optim import Adam
+from minglow.training import Adam
 
 plots.style()
 rng = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def seconds(function, *arguments, repeats=5):
 # $$
 #
 # First in Python alone, with lists of numbers. Second, as plain loops over arrays:
-# [minglow/kernels/loops.py](../minglow/kernels/loops.py). Third, in vectorised NumPy:
+# [minglow/kernels/loops.py](../minglow/kernels/loops.py). Third, in vectorized NumPy:
 # [minglow/kernels/reference.py](../minglow/kernels/reference.py). Fourth, the loops again, the same text, compiled
 # to machine code by Numba: minglow's default.
 
@@ -322,7 +322,7 @@ assert np.allclose(by_loops, by_product, atol=1e-12) and np.allclose(by_loops, c
 # The price is memory: rows of $9\,C_\text{in}$ numbers where $x$ has $C_\text{in}$. A coupling's net goes from few channels to many and
 # back to few; on its way back, with $C_\text{in}$ = 64, patches would be nine copies of the widest array of all. There
 # is a second way to write the same sums: multiply first, which gives each pixel $9\,C_\text{out}$ numbers, one set for every
-# neighbour that it is to be sent to; then send and add them (*scatter*). So whichever side is narrow, the numbers to be laid
+# neighbor that it is to be sent to; then send and add them (*scatter*). So whichever side is narrow, the numbers to be laid
 # out need be no more than
 #
 # $$
@@ -524,7 +524,7 @@ def count_step(levels=LEVELS, steps=STEPS, batch=BATCH, width=WIDTH):
     return parts
 
 
-flow = minglow.glow((8, 8, 1), levels=2, steps=STEPS, hidden=WIDTH, rng=0)
+flow = minglow.glow((8, 8, 1), levels=2, flow_steps=STEPS, hidden=WIDTH, rng=0)
 images = rng.uniform(-0.5, 0.5, (BATCH, 8, 8, 1)).astype(np.float32)
 flow.initialize(images)
 size = flow.flat.value.size                          # all parameters
@@ -538,7 +538,7 @@ parts = count_step() | {"Adam": (11 * size, 4 * 7 * size)}       # 7: four vecto
 
 # %%
 with minglow.use("numpy"):
-    noted = counted(flow.nll_and_grad, images)["in products"]
+    noted = counted(flow.nll_backward, images)["in products"]
 split_prior = 3 * 2 * (BATCH * 16) * 18 * 4
 by_hand = sum(parts[name][0] for name in products(1, 4)) + split_prior
 print(f"operations in products: by hand {by_hand:,}, noted while the library ran {noted:,}")
@@ -571,16 +571,16 @@ def calls_of_a_step(n, channels):
 
 
 optimizer = Adam(flow.flat)
-flow.nll_and_grad(images)
-optimizer.step(rate=1e-3)                            # everything is compiled now
+flow.nll_backward(images)
+optimizer.step(learning_rate=1e-3)                            # everything is compiled now
 measured = dict.fromkeys(parts, 0.0)
 for pixels, channels in LEVELS:
     for name, calls in calls_of_a_step(BATCH * pixels, channels).items():
         measured[name] += STEPS * sum(seconds(*call, repeats=30) for call in calls)
-measured["Adam"] = seconds(lambda: optimizer.step(rate=1e-3), repeats=20)
+measured["Adam"] = seconds(lambda: optimizer.step(learning_rate=1e-3), repeats=20)
 start = time.process_time()                          # a step is long: count this process's own time alone,
 for _ in range(30):                                  # without that of other programs which interrupt it
-    flow.nll_and_grad(images)
+    flow.nll_backward(images)
 whole = (time.process_time() - start) / 30 + measured["Adam"]
 
 # %%
@@ -591,7 +591,7 @@ for bandwidth, label, line in (memory, "roof, data in memory", "-"), (cache, "ro
     axis.loglog(intensities, np.minimum(peak, intensities * bandwidth) / 1e9, line, color="0.4", label=label)
 for name, (operations, moved) in parts.items():
     place = operations / moved, operations / measured[name] / 1e9
-    axis.loglog(*place, "o", color=plots.COLOURS[0 if name in PRODUCTS else 1])
+    axis.loglog(*place, "o", color=plots.COLORS[0 if name in PRODUCTS else 1])
     x_by, y_by = {"3×3 in": (-22, -13), "3×3 out": (-8, -16), "1×1 hidden": (8, -4), "couple": (-36, 4), "actnorm, ReLU": (-10, 7)}.get(name, (6, -9))
     axis.annotate(name, place, textcoords="offset points", xytext=(x_by, y_by), fontsize=8)
 axis.set(xlabel="arithmetic intensity, FLOP per byte", ylabel="GFLOP a second",
@@ -743,7 +743,7 @@ for size, counts_of, marker, tilt in ("course size", parts, "o", -35), ("paper s
     for name, (operations, moved) in counts_of.items():
         intensity = operations / moved
         axis.loglog(intensity, min(gpu_peak, intensity * gpu_memory) / 1e12, marker, markersize=5,
-                    color=plots.COLOURS[0 if name in PRODUCTS else 1], label=size if name == "3×3 in" else None)
+                    color=plots.COLORS[0 if name in PRODUCTS else 1], label=size if name == "3×3 in" else None)
         if name in PRODUCTS:
             axis.annotate(name, (intensity, min(gpu_peak, intensity * gpu_memory) / 1e12), textcoords="offset points",
                           xytext=(3, tilt / 6), fontsize=7, rotation=tilt, va="bottom" if tilt > 0 else "top",
@@ -776,4 +776,4 @@ for size, counts_of in ("course size", parts), ("paper size", paper):
 # - Compiled loops are fast *and* the text that a debugger steps through; compiling costs once.
 # - Amdahl: what you do not speed up decides in the end. Measure the whole step.
 #
-# Next: [13. Dequantisation](13_dequantization.ipynb).
+# Next: [13. Dequantization](13_dequantization.ipynb).

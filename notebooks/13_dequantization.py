@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # 13. Dequantisation
+# # 13. Dequantization
 #
 # **You will be able to** say why a density must not be fitted to integers; turn integers into real numbers so
 # that the density's likelihood bounds the integers' probability, and prove the bound; compute bits per
@@ -28,9 +28,8 @@ import minglow
 from minglow import plots
 from minglow.data import digits, reduce_bits
 from minglow.data.images import Images
-from minglow.dequantizers import UniformDequantizer, VariationalDequantizer, log_bound
-from minglow.optim import Adam
-from minglow.saved import load_flow
+from minglow.dequantization.dequantizers import UniformDequantizer, VariationalDequantizer, log_bound
+from minglow.training import Adam
 
 plots.style()
 rng = np.random.default_rng(0)
@@ -39,7 +38,7 @@ images = digits()                                        # 8 x 8 pixels, integer
 # %% [markdown]
 # ## A density on integers has no limit
 #
-# A pixel is an integer $k$ from $0$ to $n - 1$, with $n$ grey **levels**. It has a *probability* $P(k)$, which is at most 1.
+# A pixel is an integer $k$ from $0$ to $n - 1$, with $n$ gray **levels**. It has a *probability* $P(k)$, which is at most 1.
 # A flow gives a *density* $p(x)$ of real numbers, which may be as large as it likes where it is narrow. Fit one to
 # the other and see what happens. Let the integer $k$ make up a share $w_k$ of the data, and let the
 # model put a normal bump of width $\sigma$ on each: $p_\sigma(x) = \sum_k w_k\, \mathcal N(x; k, \sigma^2)$. Once the bumps do
@@ -104,7 +103,7 @@ assert np.isclose(bits_per_halving, narrow - wide), "look at (13.1): what does l
 # %% [markdown]
 # ### A flow does it, too
 #
-# Two neighbouring pixels of the digits, in 4 levels each. All there is to know is a table of 16
+# Two neighboring pixels of the digits, in 4 levels each. All there is to know is a table of 16
 # probabilities, and its *entropy* $-\sum P \log_2 P$ is the least that any code can spend on average (Shannon 1948).
 # Half of it is the limit in bits per dimension. Two flows are trained, one on the bare integers (scaled
 # into the cells' middles), one with the noise that we come to in a minute.
@@ -116,7 +115,7 @@ np.add.at(table, (pairs[:, 0], pairs[:, 1]), 1 / len(pairs))
 entropy = -(table * np.log2(table)).sum() / 2            # bits per dimension
 flows, curves = {}, {}
 for name in "bare integers", "with noise":
-    flow, curve, noise = minglow.glow((2,), steps=6, hidden=32, rng=0), [], np.random.default_rng(0)
+    flow, curve, noise = minglow.glow((2,), flow_steps=6, hidden=32, rng=0), [], np.random.default_rng(0)
     optimizer = Adam(flow.flat)
     for step in range(500):
         batch = pairs[noise.integers(len(pairs), size=256)]
@@ -126,7 +125,7 @@ for name in "bare integers", "with noise":
         if step == 0:
             flow.initialize(x)
         flow.flat.grad[...] = 0
-        nll, _ = flow.nll_and_grad(x)
+        nll = flow.nll_backward(x).nll
         optimizer.step(0.005 * min(1, (500 - step) / 250))
         curve.append(minglow.bits_per_dim(-nll, 2, 4))
     flows[name], curves[name] = flow, curve
@@ -163,7 +162,7 @@ axes[2].legend();
 # \tag{13.2}
 # $$
 #
-# ([minglow/bits.py](../minglow/bits.py), `dequantize`; `quantize` goes back.) A density $p$ of real numbers now says
+# ([minglow/dequantization/bits.py](../minglow/dequantization/bits.py), `dequantize`; `quantize` goes back.) A density $p$ of real numbers now says
 # what an integer's probability is, with no choice left: the mass on its cell. Substituting (13.2), $\mathrm dx =
 # n^{-D}\, \mathrm du$,
 #
@@ -188,12 +187,12 @@ assert np.array_equal(minglow.quantize(x, 5), sheet)
 figure, axes = plt.subplots(3, 1, figsize=(7, 3.9))
 plots.draw_images(axes[0], sheet, 5, 6, "integers 0 .. 4")
 plots.draw_images(axes[1], (x + 0.5) * 4, 5, 6, "x, with noise of one level's width")
-plots.draw_images(axes[2], minglow.quantize(x, 5), 5, 6, "quantised again: the same integers")
+plots.draw_images(axes[2], minglow.quantize(x, 5), 5, 6, "quantized again: the same integers")
 
 
 
 # %% [markdown]
-# *What to see:* the second row is what a flow is trained on. White paper has become a light grey noise, yet nothing is
+# *What to see:* the second row is what a flow is trained on. White paper has become a light gray noise, yet nothing is
 # lost: the third row is the first.
 
 # %%
@@ -287,7 +286,7 @@ assert np.allclose(cell_probabilities(lambda x: 2.0 * (x < 0), 4), [0.5, 0.5, 0,
 # \tag{13.4}
 # $$
 #
-# What training maximises, the log-likelihood of noisy images, is a lower bound of the log-probability of the
+# What training maximizes, the log-likelihood of noisy images, is a lower bound of the log-probability of the
 # integers. That is why it cannot run away: $P(k)$ is at most 1. How much is lost has a name. Given $k$, the model itself
 # has an opinion where in the cell $x$ lies, the *posterior* $p(u \mid k) = p\big(\frac{k+u}{n} - \frac12\big)\, n^{-D} / P(k)$.
 # The gap is the Kullback-Leibler divergence from the uniform noise to it,
@@ -436,7 +435,7 @@ assert np.allclose(P_8.reshape(32, 8).sum(axis=1), P_5)
 assert (np.log2(P_5)[np.arange(256) // 8] >= np.log2(P_8)).all()
 fine_images = rng.choice(256, (50, 4, 4, 1), p=P_8 / P_8.sum()).astype(np.uint8)
 coarse = reduce_bits(Images(fine_images, fine_images[:5], 256), 5)
-assert coarse.levels == 32 and np.array_equal(coarse.train, fine_images // 8)
+assert coarse.bins == 32 and np.array_equal(coarse.train, fine_images // 8)
 print(f"one density, entropy in 256 levels {-(P_8 * np.log2(P_8)).sum():.2f} bits, "
       f"in 32 levels {-(P_5 * np.log2(P_5)).sum():.2f} bits")
 
@@ -468,7 +467,7 @@ for k in levels:
 
 # %% [markdown]
 # Which density on the cell can be sampled, evaluated and trained? A flow's:
-# [minglow/dequantizers.py](../minglow/dequantizers.py), `VariationalDequantizer`, sends normal noise through couplings
+# [minglow/dequantization/dequantizers.py](../minglow/dequantization/dequantizers.py), `VariationalDequantizer`, sends normal noise through couplings
 # that see the image, then through a sigmoid into $(0, 1)$. For a test, let the model $p$ be fixed and known: images of
 # $2 \times 2$ pixels, each logistic as above. Only $q$ learns, by the gradient of (13.11).
 
@@ -482,20 +481,20 @@ learned = VariationalDequantizer((2, 2, 1), n, hidden=32, rng=0)
 optimizer = Adam(learned.flat)
 for step in range(600):
     batch = tiny[rng.integers(len(tiny), size=128)]
-    x, log_q, cache = learned.draw(batch, rng)
+    x, log_q, cache = learned.dequantize(batch, rng)
     learned.flat.grad[...] = 0
-    _, dx = known.nll_and_grad(x)                        # of the loss mean(log q - log p)
+    dx = known.nll_backward(x).dx                         # of the loss mean(log q - log p)
     learned.backward(dx, np.full_like(log_q, 1 / len(batch)), cache)
     optimizer.step(0.01 * min(1, 2 * (1 - step / 600)))
 
 # %%
-x, _, _ = learned.draw(np.repeat(tiny, 8, axis=0), rng)
+x, _, _ = learned.dequantize(np.repeat(tiny, 8, axis=0), rng)
 repeated = np.repeat(tiny, 8, axis=0)
 u = (x + 0.5) * n - repeated
 figure, axes = plt.subplots(1, 4, figsize=(9, 2.5), sharey=True)
 for axis, k in zip(axes, (1, 2, 3, 4)):
     axis.hist(u[repeated == k], bins=20, range=(0, 1), density=True, alpha=0.5, label="learned noise")
-    axis.plot(nodes, posterior[k], color=plots.COLOURS[1], label="posterior $p(u | k)$")
+    axis.plot(nodes, posterior[k], color=plots.COLORS[1], label="posterior $p(u | k)$")
     axis.axhline(1, color="0.4", linestyle=":", label="uniform")
     axis.set(xlabel="u", title=f"k = {k}")
 axes[0].set_ylabel("density")
@@ -550,7 +549,7 @@ truth = -np.log2(P)[tiny].mean()
 counts, rows = [1, 2, 4, 8, 16, 32], {}
 for name, dequantizer in ("uniform noise", UniformDequantizer(n)), ("learned noise", learned):
     rows[name] = [minglow.bits_per_dim(float(log_bound(known, tiny, dequantizer, 1, N).mean()), 4, n) for N in counts]
-flow, _ = load_flow("models/digits.npz")
+flow = minglow.load("models/digits.npz")
 of_digits = [minglow.bits_per_dim(float(log_bound(flow, images.held_out[:100], UniformDequantizer(17), 0, N).mean()), 64, 17)
              for N in counts[:5]]
 assert rows["uniform noise"][0] > rows["learned noise"][0] > truth - 0.01
@@ -619,5 +618,5 @@ assert np.allclose(bits_by_draws(log_p, np.zeros((9, 4)), 4, n), minglow.bits_pe
 # **The end of the course.** You have met every layer of Glow, its inverse, its log-determinant and its backward
 # pass, and the ways to test, debug and train them. Where to go from here: write a layer of your own and hold it
 # against [docs/contract.md](../docs/contract.md), with `minglow check`; read
-# [minglow/train.py](../minglow/train.py) from top to bottom; repeat an experiment of
+# [minglow/training/loop.py](../minglow/training/loop.py) from top to bottom; repeat an experiment of
 # [docs/experiments.md](../docs/experiments.md), and then ask one of your own.

@@ -5,21 +5,21 @@ import sys
 import numpy as np
 
 import minglow
-from minglow.testing import moved
+from minglow.testing import perturbed
 
 
 def small_flow():
     """A flow of one step for images of 4 x 4 pixels, off its start, and three images."""
     images = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 4, 4, 1))
-    flow = minglow.glow((4, 4, 1), levels=1, steps=1, hidden=4, rng=0, dtype=np.float64)
+    flow = minglow.glow((4, 4, 1), levels=1, flow_steps=1, hidden=4, rng=0, dtype=np.float64)
     flow.initialize(images)
-    return moved(flow), images
+    return perturbed(flow), images
 
 
 def training_step(flow, images):
-    """What an optimiser asks for: the loss, and its derivatives in flow.flat.grad."""
+    """What an optimizer asks for: the loss, and its derivatives in flow.flat.grad."""
     flow.flat.grad[...] = 0
-    return flow.nll_and_grad(images)[0]
+    return flow.nll_backward(images).nll
 
 
 if __name__ == "__main__":

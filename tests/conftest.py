@@ -16,5 +16,5 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "minglow"))
 def compiled():
     """Compile the kernels once, before any test is timed by Hypothesis."""
     for dtype in (np.float32, np.float64):
-        flow = minglow.glow((4, 4, 1), levels=2, steps=1, hidden=4, dtype=dtype, rng=0)
-        flow.nll_and_grad(np.zeros((2, 4, 4, 1), dtype))
+        flow = minglow.glow((4, 4, 1), levels=2, flow_steps=1, hidden=4, dtype=dtype, rng=0)
+        flow.nll_backward(np.zeros((2, 4, 4, 1), dtype))

@@ -20,8 +20,8 @@ import numpy as np
 import minglow
 from minglow.bijection import Module
 from minglow.data import digits, pinwheel, two_moons
-from minglow.optim import Adam, warm_up_cosine
-from minglow.saved import load_flow
+from minglow.training.optimizers import Adam, warm_up_cosine
+from minglow.runs.loading import load_flow
 
 HERE = Path(__file__).parent
 DIGITS = HERE.parents[1] / "notebooks" / "models" / "digits.npz"
@@ -38,7 +38,7 @@ HEAD = """\
 
 def plane_flow() -> minglow.Flow:
     """A flow of the plane at its start: 8 steps of actnorm, 1x1 convolution and affine coupling."""
-    return minglow.glow((2,), steps=8, hidden=24, rng=0)
+    return minglow.glow((2,), flow_steps=8, hidden=24, rng=0)
 
 
 def trained(draw: Callable[..., np.ndarray], steps: int = TRAINING_STEPS) -> minglow.Flow:
@@ -48,7 +48,7 @@ def trained(draw: Callable[..., np.ndarray], steps: int = TRAINING_STEPS) -> min
     optimizer = Adam(flow.flat)
     for step in range(1, steps + 1):
         flow.flat.grad[...] = 0
-        flow.nll_and_grad(draw(BATCH, rng))
+        flow.nll_backward(draw(BATCH, rng))
         optimizer.step(RATE * warm_up_cosine(step, steps, WARM_UP))
     return flow
 
@@ -94,7 +94,7 @@ def exported_digits() -> dict[str, Any]:
     images = digits()
     labels = images.held_out_labels
     chosen = [index for digit in range(10) for index in np.flatnonzero(labels == digit)[:2]]
-    return {**exported(load_flow(DIGITS)[0]), "levels": images.levels,
+    return {**exported(load_flow(DIGITS)[0]), "levels": images.bins,
             "images": images.held_out[chosen].reshape(len(chosen), -1).tolist(),
             "labels": labels[chosen].tolist()}
 

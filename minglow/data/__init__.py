@@ -1,11 +1,11 @@
-"""Data: the digits that are shipped, 2-D toys, and the user's own images. Floor 1."""
+"""Data: the packaged data sets, 2-D toys, and your own images."""
 
 from minglow.data.images import Images, digits, reduce_bits
-from minglow.data.load import load_images
-from minglow.data.packaged import mnist5k, photo_patches
+from minglow.data.packaged import PACKAGED, mnist5k, photo_patches
+from minglow.data.readers import formats, load, load_images
 from minglow.data.toys import checkerboard, eight_gaussians, pinwheel, two_moons
 
 __all__ = [
-    "Images", "checkerboard", "digits", "eight_gaussians", "load_images", "mnist5k", "photo_patches",
-    "pinwheel", "reduce_bits", "two_moons",
+    "PACKAGED", "Images", "checkerboard", "digits", "eight_gaussians", "formats", "load", "load_images",
+    "mnist5k", "photo_patches", "pinwheel", "reduce_bits", "two_moons",
 ]

@@ -1,33 +1,33 @@
-"""Small shifts and mirror images of what is trained on, against overfitting. Floor 1."""
+"""Data augmentation: small random shifts and mirror images."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from minglow import arguments
+from minglow import validation
 
 
-def check_shift(largest: float, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless images (h, w, C) can be shifted so far: by their longer side at most."""
-    arguments.amount("shift", largest, below=max(shape[:2]) + 1)
+def check_shift(max_shift: float, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a shift is from 0 to the longer side of images (h, w, C)."""
+    validation.check_number("shift", max_shift, below=max(shape[:2]) + 1)
 
 
-def random_shifts(images: np.ndarray, largest: float,
-                  rng: int | np.random.Generator | None = None, whole: bool = False) -> np.ndarray:
-    """Shift each image, with probability 1/2, by its own part of `largest` pixels along either axis.
+def random_shifts(images: np.ndarray, max_shift: float,
+                  rng: int | np.random.Generator | None = None, integer: bool = False) -> np.ndarray:
+    """Shift each image with probability 1/2, uniformly by up to `max_shift` pixels along either axis.
 
-    images: (B, h, w, C) unsigned integers; the result is of the same kind. Values between pixels
-    are interpolated linearly and rounded to integers; what comes in at the border is 0. Half of
-    the images stay as they are, since interpolation blurs, and a density learns that, too; shifts
-    by `whole` pixels, rounded to the nearest, blur nothing. Raises ValueError as `check_shift`.
+    images: (B, h, w, C) unsigned integers; the result has their dtype. Values between pixels are
+    interpolated linearly and rounded; pixels from outside are 0. Half of the images stay as they are,
+    since interpolation blurs and a density would learn the blur. With `integer` the shifts are rounded
+    to whole pixels, which blurs nothing. Raises ValueError as `check_shift`.
     """
-    check_shift(largest, images.shape[1:])
+    check_shift(max_shift, images.shape[1:])
     rng = np.random.default_rng(rng)
     batch, height, width, _ = images.shape
-    margin = int(np.ceil(largest))
+    margin = int(np.ceil(max_shift))
     padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-    offset = rng.uniform(-largest, largest, (2, batch, 1)) * rng.integers(2, size=(batch, 1))
-    offset = np.rint(offset) if whole else offset
+    offset = rng.uniform(-max_shift, max_shift, (2, batch, 1)) * rng.integers(2, size=(batch, 1))
+    offset = np.rint(offset) if integer else offset
     taps = np.arange(-margin, margin + 1)
     down, across = np.maximum(0, 1 - np.abs(taps - offset)).astype(np.float32)  # (B, taps) each
     shifted = np.zeros(images.shape, np.float32)
@@ -41,8 +41,7 @@ def random_shifts(images: np.ndarray, largest: float,
 def random_flips(images: np.ndarray, rng: int | np.random.Generator | None = None) -> np.ndarray:
     """Mirror each image left to right with probability 1/2.
 
-    images: (B, h, w, C); the result is a new array of the same kind. Right for photographs, wrong
-    for digits.
+    images: (B, h, w, C); the result is a new array. Right for photographs, wrong for digits.
     """
     mirrored = np.random.default_rng(rng).integers(2, size=(len(images), 1, 1, 1)) == 1
     return np.where(mirrored, images[:, :, ::-1], images)

@@ -1,6 +1,6 @@
-"""CIFAR-10's binary version: 10,000 records a file, a label and the three colour planes. Floor 1.
+"""CIFAR-10's binary version: 10,000 records a file, each a label and three color planes.
 
-Its "python" version is pickles, which can run any code when they are opened: they are not read.
+Its "python" version consists of pickles. They can run any code when they are opened and are not read.
 """
 
 from __future__ import annotations
@@ -10,22 +10,32 @@ from pathlib import Path
 
 import numpy as np
 
-from minglow.data.bounded import BadFile, read_rest
+from minglow.data.bounded import BadFile, open_untrusted, read_rest
 from minglow.data.images import Images, check_labels, every_tenth
 
 RECORD = 1 + 3 * 32 * 32  # the label; then all red, all green, all blue bytes, row by row
 
 
+def matches(path: Path, head: bytes) -> bool:
+    """Whether a path is a .bin file, or a folder of CIFAR-10 in either version."""
+    if head:
+        return path.suffix == ".bin"
+    names = "test_batch.bin", "data_batch_1"
+    return bool(_training_files(path)) or any((path / name).is_file() for name in names)
+
+
 def read_cifar(path: Path) -> Images:
-    """The images (N, 32, 32, 3) and labels of one .bin file, every tenth held out. Raises BadFile."""
-    return every_tenth(*_read([path]))
+    """Images (N, 32, 32, 3) and labels of one .bin file or of a folder. Raises BadFile.
 
-
-def read_cifar_folder(folder: Path) -> Images:
-    """All data_batch_*.bin to train on, in order; test_batch.bin, if there, held out."""
-    batches, test = training_files(folder), folder / "test_batch.bin"
+    In a folder data_batch_1.bin and so on are to train on, and test_batch.bin, if there, is held out.
+    Otherwise every tenth image is held out.
+    """
+    if not path.is_dir():
+        return every_tenth(*_read([path]))
+    batches, test = _training_files(path), path / "test_batch.bin"
     if not batches:
-        raise BadFile(f"{folder}: expected data_batch_1.bin and so on beside {test.name}, got none")
+        found = test.name if test.is_file() else "the pickled version, which can run any code"
+        raise BadFile(f"expected CIFAR-10's data_batch_1.bin and so on, got {found}", path)
     train, train_labels = _read(batches)
     if not test.is_file():
         return every_tenth(train, train_labels)
@@ -33,29 +43,22 @@ def read_cifar_folder(folder: Path) -> Images:
     return Images(train, held_out, 256, train_labels, held_out_labels)
 
 
-def training_files(folder: Path) -> list[Path]:
+def _training_files(folder: Path) -> list[Path]:
     """data_batch_1.bin and so on, in the order of their numbers."""
     return sorted(folder.glob("data_batch_*.bin"), key=lambda path: (len(path.name), path.name))
 
 
 def _read(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    counts = [_count(path) for path in files]
-    images = np.empty((sum(counts), 32, 32, 3), np.uint8)
-    labels = np.empty(sum(counts), np.int64)
-    end = 0
-    for path, count in zip(files, counts):
-        with path.open("rb") as file:
-            records = read_rest(path, file, count * RECORD, count * RECORD).reshape(count, RECORD)
-        start, end = end, end + count
-        labels[start:end] = check_labels(path, records[:, 0], 10)
-        images[start:end] = records[:, 1:].reshape(count, 3, 32, 32).transpose(0, 2, 3, 1)
-    return images, labels
-
-
-def _count(path: Path) -> int:
-    """How many records the file holds, by its size."""
-    count, rest = divmod(path.stat().st_size, RECORD)
-    if rest or count < 2:
-        raise BadFile(f"{path}: expected 2 or more whole records of {RECORD:,} bytes each, as CIFAR-10 "
-                      f"has them, got {path.stat().st_size:,} bytes: {count} and {rest:,} more")
-    return count
+    parts = []
+    for path in files:
+        size = path.stat().st_size
+        count, rest = divmod(size, RECORD)
+        with open_untrusted(path) as file:
+            if rest or count < 2:
+                raise BadFile(f"expected at least 2 complete CIFAR-10 records of {RECORD:,} bytes each, "
+                              f"got {size:,} bytes: {count} records and {rest:,} bytes")
+            parts.append(read_rest(file, size, size).reshape(count, RECORD))
+            check_labels(parts[-1][:, 0], 10)
+    records = np.concatenate(parts)
+    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), records[:, 0].astype(np.int64)

@@ -1,45 +1,52 @@
-"""IDX files, the format of MNIST, Fashion-MNIST and their kin, gz or not. Floor 1."""
+"""IDX files, the format of MNIST, Fashion-MNIST and EMNIST, gzipped or not."""
 
 from __future__ import annotations
 
 import gzip
+import struct
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from minglow.data.bounded import BadFile, Stream, naming, read_rest, room
-from minglow.data.images import Images, check_labels, every_tenth, image_shape
+from minglow.data import bounded
+from minglow.data.bounded import BadFile, Stream, open_untrusted, read_rest
+from minglow.data.images import Images, check_image_shape, check_labels, every_tenth
 
-GZ = b"\x1f\x8b"
-UNSIGNED_BYTES = b"\0\0\x08"  # how an IDX file starts; the number of its dimensions is next
+GZIP = b"\x1f\x8b"
+UNSIGNED_BYTES = b"\0\0\x08"  # the start of an IDX file; the number of its dimensions is next
+
+
+def matches(path: Path, head: bytes) -> bool:
+    """Whether a path is an IDX file, perhaps gzipped, or a folder with the files of MNIST."""
+    if head:
+        return head.startswith((GZIP, UNSIGNED_BYTES[:2]))
+    return any(_images_file(path, part) for part in ("train", "t10k"))
 
 
 def read_idx(path: Path) -> Images:
-    """Images from one IDX file, every tenth held out, with their labels if those lie beside it.
+    """Images, and their labels if the same folder has them, from one file or a folder. Raises BadFile.
 
-    `train-images-idx3-ubyte.gz` has its labels in `train-labels-idx1-ubyte`, gz or not.
-    Raises BadFile, as for labels that are not as many as the images.
+    The labels of `train-images-idx3-ubyte.gz` are in `train-labels-idx1-ubyte`, gzipped or not. In a
+    folder `train-images...` are to train on, and `t10k-images...`, if there, are held out. Otherwise
+    every tenth image is held out.
     """
-    return every_tenth(*_images_and_labels(path))
-
-
-def read_idx_folder(folder: Path) -> Images:
-    """MNIST's folder: `train-images...` to train on, and `t10k-images...`, if there, held out."""
-    found = {part: path for part in ("train", "t10k") if (path := images_file(folder, part))}
-    if "train" not in found:
-        raise BadFile(f"{folder}: expected train-images-idx3-ubyte beside t10k-images, got none")
-    train, train_labels = _images_and_labels(found["train"])
-    if "t10k" not in found:
+    if not path.is_dir():
+        return every_tenth(*_images_and_labels(path))
+    train_file, held_out_file = _images_file(path, "train"), _images_file(path, "t10k")
+    if train_file is None:
+        raise BadFile("expected train-images-idx3-ubyte as well as t10k-images, got none", path)
+    train, train_labels = _images_and_labels(train_file)
+    if held_out_file is None:
         return every_tenth(train, train_labels)
-    held_out, held_out_labels = _images_and_labels(found["t10k"])
+    held_out, held_out_labels = _images_and_labels(held_out_file)
     if train.shape[1:] != held_out.shape[1:]:
-        raise BadFile(f"{found['t10k']}: expected images {train.shape[1:]} as in {found['train'].name}, "
-                      f"got {held_out.shape[1:]}")
+        raise BadFile(f"expected images {train.shape[1:]} as in {train_file.name}, "
+                      f"got {held_out.shape[1:]}", held_out_file)
     return Images(train, held_out, 256, train_labels, held_out_labels)
 
 
-def images_file(folder: Path, part: str) -> Path | None:
+def _images_file(folder: Path, part: str) -> Path | None:
     """The images of the part "train" or "t10k" in a folder, under any of their usual names."""
     names = [f"{part}-images{dot}idx3-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
     return next((folder / name for name in names if (folder / name).is_file()), None)
@@ -48,36 +55,33 @@ def images_file(folder: Path, part: str) -> Path | None:
 def _images_and_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     images = _read(path, 3)[..., None]
     name = path.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
-    beside = [path.with_name(name + gz) for gz in ("", ".gz") if "images" in path.name]
-    found = next((file for file in beside if file.is_file()), None)
+    candidates = [path.with_name(name + gz) for gz in ("", ".gz") if "images" in path.name]
+    found = next((file for file in candidates if file.is_file()), None)
     if found is None:
         return images, None
     labels = _read(found, 1)
     if len(labels) != len(images):
-        raise BadFile(f"{found}: expected a label for each of {len(images)} images, got {len(labels)}")
-    # MNIST and those that took its names have ten classes; EMNIST has more.
-    return images, check_labels(found, labels, 10 if name.startswith(("train-", "t10k-")) else 256)
+        raise BadFile(f"expected a label for each of {len(images)} images, got {len(labels)}", found)
+    # MNIST, and the data sets that use its file names, have ten classes; EMNIST has more.
+    return images, check_labels(labels, 10 if name.startswith(("train-", "t10k-")) else 256, found)
 
 
 def _read(path: Path, dimensions: int) -> np.ndarray:
-    with path.open("rb") as file:
-        size, packed = path.stat().st_size, file.read(2) == GZ
+    with open_untrusted(path) as file:
+        gzipped = file.read(2) == GZIP
         file.seek(0)
-        if not packed:
-            return _parse(path, file, size, dimensions)
-        with gzip.open(file) as opened:
-            return _parse(path, opened, room(size), dimensions)
+        if not gzipped:
+            return _parse(file, path.stat().st_size, dimensions)
+        with gzip.open(file) as unzipped:
+            return _parse(unzipped, bounded.MAX_BYTES, dimensions)
 
 
-def _parse(path: Path, file: Stream, most: int, dimensions: int) -> np.ndarray:
-    with naming(path):
-        header = file.read(4 + 4 * dimensions)
+def _parse(file: Stream, available: int, dimensions: int) -> np.ndarray:
+    header = file.read(4 + 4 * dimensions)
     if header[:4] != UNSIGNED_BYTES + bytes([dimensions]):
-        raise BadFile(f"{path}: expected an IDX file of unsigned bytes in {dimensions} dimensions, "
+        raise BadFile(f"expected an IDX file of unsigned bytes in {dimensions} dimensions, "
                       f"got one that starts with {header[:4]!r}")
-    if len(header) < 4 + 4 * dimensions:
-        raise BadFile(f"{path}: expected {dimensions} sizes in its header, got a file that ends before")
-    shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
+    shape = struct.unpack_from(f">{dimensions}I", header, 4)
     if dimensions == 3:
-        image_shape(path, shape)
-    return read_rest(path, file, prod(shape), most - len(header)).reshape(shape)
+        check_image_shape(shape)
+    return read_rest(file, prod(shape), available - len(header)).reshape(shape)

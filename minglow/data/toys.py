@@ -1,4 +1,4 @@
-"""Toy densities in the plane, (n, 2) float32, for flows that one can look at. Floor 1."""
+"""Toy densities in the plane, (n, 2) float32, for flows that can be plotted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def two_moons(n: int, rng: int | np.random.Generator | None = None) -> np.ndarra
 
 
 def pinwheel(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:
-    """Five blades around the origin: long normals, twisted by distance (Johnson et al. 2016)."""
+    """Five blades around the origin: elongated Gaussians, twisted by radius (Johnson et al. 2016)."""
     rng = np.random.default_rng(rng)
     radius = 1 + 0.3 * rng.standard_normal(n)
     across = 0.1 * rng.standard_normal(n)
@@ -27,7 +27,7 @@ def pinwheel(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray
 
 
 def checkerboard(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:
-    """The eight dark fields of a 4 x 4 board over [-2, 2)^2, uniformly."""
+    """Uniform on the eight dark fields of a 4 x 4 board over [-2, 2)^2."""
     rng = np.random.default_rng(rng)
     column, pair = rng.integers(4, size=n), rng.integers(2, size=n)
     corner = np.stack([column, 2 * pair + column % 2], axis=1)
@@ -35,8 +35,8 @@ def checkerboard(n: int, rng: int | np.random.Generator | None = None) -> np.nda
 
 
 def eight_gaussians(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:
-    """Eight normals of standard deviation 0.15 on a circle of radius 2."""
+    """Eight Gaussians of standard deviation 0.15 on a circle of radius 2."""
     rng = np.random.default_rng(rng)
     angle = 2 * np.pi / 8 * rng.integers(8, size=n)
-    centre = 2 * np.c_[np.cos(angle), np.sin(angle)]
-    return (centre + 0.15 * rng.standard_normal((n, 2))).astype(np.float32)
+    center = 2 * np.c_[np.cos(angle), np.sin(angle)]
+    return (center + 0.15 * rng.standard_normal((n, 2))).astype(np.float32)

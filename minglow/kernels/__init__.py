@@ -1,14 +1,14 @@
-"""The hot loops, and the choice of who runs them.
+"""Kernels: the functions that take most of the time, and the choice of a backend for them.
 
-Floor 1. Two texts, four backends:
+Each kernel has two equivalent implementations, in reference.py and in loops.py. Four backends run them:
 
-    "numpy"  reference.py, vectorised NumPy
-    "loops"  loops.py as it stands: slow, for stepping through in a debugger
-    "numba"  loops.py compiled by Numba when first called, cached on disk (the default)
-    "cupy"   reference.py again, on a GPU: CuPy's arrays answer NumPy's functions (device.py)
+    "numpy"  reference.py, vectorized NumPy
+    "loops"  loops.py in plain Python: slow, for stepping through in a debugger
+    "numba"  loops.py, compiled by Numba at the first call and cached on disk (the default)
+    "cupy"   reference.py on a GPU: CuPy's arrays accept NumPy's functions
 
-Layers call `kernels.couple(...)` and the like through this module, never through names
-imported from it, so that `use` changes the kernels of every layer at once.
+Layers call `kernels.couple(...)` through this module. They import no kernel by name, so that `use`
+changes the backend of every layer at once.
 """
 
 from __future__ import annotations
@@ -17,32 +17,44 @@ import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from types import FunctionType, TracebackType
+from typing import TYPE_CHECKING, Any
 
-from minglow import device
+from minglow.arrays import device
+from minglow.arrays.memory import keep_freed_memory
 from minglow.kernels import loops, reference
-from minglow.memory import keep_freed_memory
 
-NAMES = (
-    "gather", "scatter", "shift_scale", "shift_scale_backward", "shift_scale_relu",
-    "shift_scale_relu_backward", "couple", "couple_inverse", "couple_backward", "adam", "adamax",
-    "move_towards",
-)
+if TYPE_CHECKING:  # where editors and type checkers find the kernels; at run time `use` binds them
+    from minglow.kernels.reference import (  # noqa: F401
+        adam,
+        adamax,
+        couple,
+        couple_backward,
+        couple_inverse,
+        gather,
+        move_towards,
+        scatter,
+        shift_scale,
+        shift_scale_backward,
+        shift_scale_relu,
+        shift_scale_relu_backward,
+    )
+
+NAMES = tuple(name for name, value in vars(loops).items() if isinstance(value, FunctionType))
 HOST = "numpy", "loops", "numba"  # those that run on the CPU
 BACKENDS = (*HOST, "cupy")
 
 
 class use:
-    """Choose who runs the kernels: "numpy", "loops", "numba" or, on a GPU, "cupy".
+    """Choose the backend of the kernels: "numpy", "loops", "numba" or, on a GPU, "cupy".
 
-    `minglow.use("loops")` holds from then on; `with minglow.use("loops"): ...` holds until the
-    end of the block. Raises ValueError for another name, ImportError where Numba is missing, or, for
+    `minglow.use("loops")` lasts until the next choice; `with minglow.use("loops"): ...` lasts until the
+    end of the block. Raises ValueError for another name, and ImportError where Numba is missing, or, for
     "cupy", CuPy, a driver or a GPU. `minglow.to_device` moves flows and arrays to the GPU.
     """
 
     def __init__(self, backend: str) -> None:
-        self.before = current()
+        self.before = current_backend()
         _bind(backend)
 
     def __enter__(self) -> use:
@@ -53,8 +65,8 @@ class use:
         _bind(self.before)
 
 
-def current() -> str:
-    """The backend in use."""
+def current_backend() -> str:
+    """The name of the backend in use."""
     return _backend or _default()
 
 
@@ -68,7 +80,7 @@ def _bind(backend: str) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"expected a backend among {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "cupy":
-        device.cupy()  # says what is missing
+        device.cupy()  # raises ImportError where something is missing
     if _backend is None:
         keep_freed_memory()
     for name in NAMES:
@@ -80,16 +92,16 @@ def _bind(backend: str) -> None:
 
 
 def _compiled(name: str) -> Callable[..., Any]:
-    """loops.<name>, to be compiled when first called with each combination of types."""
+    """loops.<name>, which Numba compiles at the first call with each combination of types."""
     if name not in _dispatchers:
-        import numba  # noqa: PLC0415  here, since it takes longer to import than all of minglow
+        import numba  # noqa: PLC0415  takes longer to import than all of minglow
 
         config: Any = numba.config
         function, chosen = getattr(loops, name), config.CACHE_DIR
         config.CACHE_DIR = chosen or str(_cache_folder())
         try:
             _dispatchers[name] = numba.njit(function, cache=True, error_model="numpy")
-        except RuntimeError:  # no folder that its cache could be written to
+        except RuntimeError:  # no folder is writable for its cache
             _dispatchers[name] = numba.njit(function, error_model="numpy")
         finally:
             config.CACHE_DIR = chosen
@@ -97,10 +109,10 @@ def _compiled(name: str) -> Callable[..., Any]:
 
 
 def _cache_folder() -> Path:
-    """The user's folder for caches.
+    """The folder for compiled kernels, among the user's caches; NUMBA_CACHE_DIR takes precedence.
 
-    Numba's own choice is beside the source, where an uninstalled package would leave files behind
-    that Python takes for a package. NUMBA_CACHE_DIR comes first.
+    Numba's own default is beside the source. Files left there after uninstalling would look like a
+    package to Python.
     """
     parent = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache"
     return Path(os.path.expanduser(parent)) / "minglow"
@@ -111,7 +123,7 @@ _dispatchers: dict[str, Callable[..., Any]] = {}
 
 
 def __getattr__(name: str) -> Any:
-    """Bind the default backend when a kernel is first asked for, not on import."""
+    """Bind the default backend at the first access to a kernel, not on import."""
     if name not in NAMES or _backend is not None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     _bind(_default())

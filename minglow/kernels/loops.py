@@ -1,7 +1,7 @@
-"""The kernels as plain loops: what a debugger steps through, and what Numba compiles.
+"""The kernels as plain loops: a debugger can step through them, and Numba compiles them.
 
-Floor 1; imports NumPy and math alone. Same names, arguments and results as reference.py,
-whose docstrings hold the maths. Sums are held in double precision.
+They have the names, arguments and results of reference.py, whose docstrings hold the mathematics. Sums
+are accumulated in double precision.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 def gather(x, size):
     """See reference.gather."""
     batch, height, width, channels = x.shape
-    pad, run = size // 2, size * channels  # a pixel's neighbours in one line stand in a row: one run
-    padded = np.zeros((height + 2 * pad, (width + 2 * pad) * channels), x.dtype)  # one image, by lines
+    pad, run = size // 2, size * channels  # run: a pixel's neighbors in one image row, contiguous
+    padded = np.zeros((height + 2 * pad, (width + 2 * pad) * channels), x.dtype)  # one image
     patches = np.empty((batch, height, width, size, run), x.dtype)
     for b in range(batch):
         for i in range(height):
@@ -100,15 +100,15 @@ def shift_scale_relu_backward(dy, y, scale):
 def couple(x, shift, scale, log_scale):
     """See reference.couple."""
     y, log_det = np.empty(x.shape, x.dtype), np.empty(x.shape[0], x.dtype)
-    channels = shift.shape[2]
-    passing = x.shape[2] - channels
+    changing = shift.shape[2]
+    identity = x.shape[2] - changing
     for b in range(x.shape[0]):
         total = 0.0
         for p in range(x.shape[1]):
-            for c in range(passing):
+            for c in range(identity):
                 y[b, p, c] = x[b, p, c]
-            for c in range(channels):
-                y[b, p, passing + c] = (x[b, p, passing + c] + shift[b, p, c]) * scale[b, p, c]
+            for c in range(changing):
+                y[b, p, identity + c] = (x[b, p, identity + c] + shift[b, p, c]) * scale[b, p, c]
                 total += log_scale[b, p, c]
         log_det[b] = total
     return y, log_det
@@ -117,49 +117,49 @@ def couple(x, shift, scale, log_scale):
 def couple_inverse(y, shift, scale):
     """See reference.couple_inverse."""
     x = np.empty(y.shape, y.dtype)
-    channels = shift.shape[2]
-    passing = y.shape[2] - channels
+    changing = shift.shape[2]
+    identity = y.shape[2] - changing
     for b in range(y.shape[0]):
         for p in range(y.shape[1]):
-            for c in range(passing):
+            for c in range(identity):
                 x[b, p, c] = y[b, p, c]
-            for c in range(channels):
-                x[b, p, passing + c] = y[b, p, passing + c] / scale[b, p, c] - shift[b, p, c]
+            for c in range(changing):
+                x[b, p, identity + c] = y[b, p, identity + c] / scale[b, p, c] - shift[b, p, c]
     return x
 
 
-def couple_backward(dy, y, scale, dlog_scale, dlog_det):
+def couple_backward(dy, y, scale, dlog_scale_ds, dlog_det):
     """See reference.couple_backward."""
-    channels = scale.shape[2]
-    passing = y.shape[2] - channels
+    changing = scale.shape[2]
+    identity = y.shape[2] - changing
     dx = np.empty(dy.shape, dy.dtype)
-    dh = np.empty((dy.shape[0], dy.shape[1], 2 * channels), dy.dtype)
+    dh = np.empty((dy.shape[0], dy.shape[1], 2 * changing), dy.dtype)
     for b in range(dy.shape[0]):
         for p in range(dy.shape[1]):
-            for c in range(passing):
+            for c in range(identity):
                 dx[b, p, c] = dy[b, p, c]
-            for c in range(channels):
-                dy2, y2 = dy[b, p, passing + c], y[b, p, passing + c]
-                dx[b, p, passing + c] = dy2 * scale[b, p, c]
-                dh[b, p, c] = dx[b, p, passing + c]
-                dh[b, p, channels + c] = (dy2 * y2 + dlog_det[b]) * dlog_scale[b, p, c]
+            for c in range(changing):
+                dy2, y2 = dy[b, p, identity + c], y[b, p, identity + c]
+                dx[b, p, identity + c] = dy2 * scale[b, p, c]
+                dh[b, p, c] = dx[b, p, identity + c]
+                dh[b, p, changing + c] = (dy2 * y2 + dlog_det[b]) * dlog_scale_ds[b, p, c]
     return dx, dh
 
 
-def adam(value, grad, mean, square, rate, beta1, beta2, epsilon):
+def adam(value, grad, mean, square, step_size, beta1, beta2, epsilon):
     """See reference.adam."""
     for i in range(len(value)):
         mean[i] += (1.0 - beta1) * (grad[i] - mean[i])
         square[i] += (1.0 - beta2) * (grad[i] * grad[i] - square[i])
-        value[i] -= rate * mean[i] / (sqrt(square[i]) + epsilon)
+        value[i] -= step_size * mean[i] / (sqrt(square[i]) + epsilon)
 
 
-def adamax(value, grad, mean, largest, rate, beta1, beta2, epsilon):
+def adamax(value, grad, mean, largest, step_size, beta1, beta2, epsilon):
     """See reference.adamax."""
     for i in range(len(value)):
         mean[i] += (1.0 - beta1) * (grad[i] - mean[i])
         largest[i] = max(beta2 * largest[i], abs(grad[i]))
-        value[i] -= rate * mean[i] / (largest[i] + epsilon)
+        value[i] -= step_size * mean[i] / (largest[i] + epsilon)
 
 
 def move_towards(average, value, weight):

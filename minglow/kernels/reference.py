@@ -1,7 +1,7 @@
-"""The kernels in vectorised NumPy: the text that defines what each of them computes.
+"""The kernels in vectorized NumPy: the implementation that defines what each of them computes.
 
-Floor 1; imports NumPy alone. Arrays are created with `*_like` and methods, never with
-`np.zeros(shape)`, so that an array library that answers NumPy's functions can run them too.
+Arrays are created with `*_like` and methods, never with `np.zeros(shape)`, so that the same functions
+run on CuPy's arrays.
 
 Shapes: an image is (B, h, w, C); N is B * h * w, a row for each pixel; P is h * w.
 """
@@ -17,7 +17,7 @@ Arrays = tuple[np.ndarray, ...]
 
 
 def gather(x: np.ndarray, size: int) -> np.ndarray:
-    """Every pixel's size x size neighbourhood as a row: (B, h, w, C) -> (N, size*size*C).
+    """Every pixel's size x size neighborhood as a row: (B, h, w, C) -> (N, size*size*C).
 
         patches[b, i, j][di, dj, c] = x[b, i + di - r, j + dj - r, c]        r = size // 2
 
@@ -31,7 +31,7 @@ def gather(x: np.ndarray, size: int) -> np.ndarray:
 
 
 def scatter(patches: np.ndarray, size: int, height: int, width: int) -> np.ndarray:
-    """The transpose of `gather`: add every neighbourhood back where it came from.
+    """The transpose of `gather`: add every neighborhood back where it came from.
 
         x[b, i + di - r, j + dj - r, c] += patches[b, i, j][di, dj, c]
     """
@@ -43,7 +43,7 @@ def scatter(patches: np.ndarray, size: int, height: int, width: int) -> np.ndarr
 
 
 def _taps(height: int, width: int, size: int) -> Iterator[tuple[Any, ...]]:
-    """For each tap, the pixels whose neighbour at that tap is inside, and those neighbours."""
+    """For each tap, the pixels whose neighbor at that tap is inside the image, and those neighbors."""
     for di in range(size):
         for dj in range(size):
             i, j, every = di - size // 2, dj - size // 2, slice(None)
@@ -60,7 +60,7 @@ def shift_scale(x: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.ndarr
 def shift_scale_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray) -> Arrays:
     """dx = dy * scale;  dshift = sum_n dx;  dlog_scale = sum_n dy * y.   (N, C), (C,), (C,)
 
-    Since dy/dlog_scale = (x + shift) * scale = y, the output is all that has to be kept.
+    Since dy/dlog_scale = (x + shift) * scale = y, these need the output and not the input.
     """
     dx = dy * scale
     return dx, dx.sum(axis=0), np.einsum("nc,nc->c", dy, y)
@@ -95,45 +95,44 @@ def couple_inverse(y: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> np.nd
     return x
 
 
-def couple_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray, dlog_scale: np.ndarray,
+def couple_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray, dlog_scale_ds: np.ndarray,
                     dlog_det: np.ndarray) -> Arrays:
-    """The gradients of `couple`, with log_scale a function of raw, and [dy1, dy2] = dy, [y1, y2] = y.
+    """The gradients of `couple` with respect to x and to h = [shift, s], where log_scale depends on s.
 
-        dx = [dy1, dshift]             dshift = dy2 * scale
-        dh = [dshift, draw]            draw = (dy2 * y2 + dlog_det_b) * dlog_scale
+        dx = [dy1, dshift]             dshift = dy2 * scale                 [dy1, dy2] = dy
+        dh = [dshift, ds]              ds = (dy2 * y2 + dlog_det_b) * dlog_scale_ds
 
-    dy, y, dx: (B, P, C1 + C2); scale, dlog_scale (of log_scale by raw): (B, P, C2);
-    dh: (B, P, 2 C2); dlog_det: (B,).
+    dy, y, dx: (B, P, C1 + C2); scale, dlog_scale_ds: (B, P, C2); dh: (B, P, 2 C2); dlog_det: (B,).
     """
     changing = scale.shape[2]
     dy2, y2 = dy[:, :, -changing:], y[:, :, -changing:]
-    dshift, draw = dy2 * scale, (dy2 * y2 + dlog_det[:, None, None]) * dlog_scale
+    dshift, ds = dy2 * scale, (dy2 * y2 + dlog_det[:, None, None]) * dlog_scale_ds
     return (np.concatenate([dy[:, :, :-changing], dshift], axis=2),
-            np.concatenate([dshift, draw], axis=2))
+            np.concatenate([dshift, ds], axis=2))
 
 
 def adam(value: np.ndarray, grad: np.ndarray, mean: np.ndarray, square: np.ndarray,
-         rate: float, beta1: float, beta2: float, epsilon: float) -> None:
-    """One Adam update in place; all (P,). `rate` and `epsilon` hold the bias corrections.
+         step_size: float, beta1: float, beta2: float, epsilon: float) -> None:
+    """One Adam update in place; all (P,). `step_size` and `epsilon` include the bias corrections.
 
         mean = beta1 mean + (1 - beta1) grad         square = beta2 square + (1 - beta2) grad^2
-        value -= rate * mean / (sqrt(square) + epsilon)
+        value -= step_size * mean / (sqrt(square) + epsilon)
     """
     mean += (1 - beta1) * (grad - mean)
     square += (1 - beta2) * (grad * grad - square)
-    value -= rate * mean / (np.sqrt(square) + epsilon)
+    value -= step_size * mean / (np.sqrt(square) + epsilon)
 
 
 def adamax(value: np.ndarray, grad: np.ndarray, mean: np.ndarray, largest: np.ndarray,
-           rate: float, beta1: float, beta2: float, epsilon: float) -> None:
-    """One Adamax update in place; all (P,). `rate` holds the bias correction.
+           step_size: float, beta1: float, beta2: float, epsilon: float) -> None:
+    """One Adamax update in place; all (P,). `step_size` includes the bias correction.
 
         mean = beta1 mean + (1 - beta1) grad         largest = max(beta2 largest, |grad|)
-        value -= rate * mean / (largest + epsilon)
+        value -= step_size * mean / (largest + epsilon)
     """
     mean += (1 - beta1) * (grad - mean)
     np.maximum(beta2 * largest, np.abs(grad), out=largest)
-    value -= rate * mean / (largest + epsilon)
+    value -= step_size * mean / (largest + epsilon)
 
 
 def move_towards(average: np.ndarray, value: np.ndarray, weight: float) -> None:

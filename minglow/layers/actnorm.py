@@ -1,4 +1,4 @@
-"""Activation normalisation: a shift and a scale for each channel. Floor 2."""
+"""Activation normalization: a shift and a scale for each channel."""
 
 from __future__ import annotations
 
@@ -6,33 +6,42 @@ from typing import Any
 
 import numpy as np
 
-from minglow import arguments, kernels
-from minglow.arrays import check_dlog_det, check_input, constant_log_det, pixels, rows
+from minglow import kernels, validation
+from minglow.arrays.shapes import check_dlog_det, check_input, constant_log_det, pixels, rows
 from minglow.bijection import Bijection
 
 
 class ActNorm(Bijection):
     r"""Shift and scale of every channel (Kingma & Dhariwal 2018, section 3.1).
 
-        y_bijc = (x_bijc + shift_c) * exp(f log_scale_c)     shift, log_scale: (C,); f: factor
+        y_bijc = (x_bijc + shift_c) * exp(f log_scale_c)     shift, log_scale: (C,)
 
-    log_det   Every pixel of channel c is stretched by exp(f log_scale_c):
-              log|det J| = h * w * sum_c f log_scale_c, the same for all B samples.
-    backward  dL/dx     = dL/dy * exp(f log_scale)
-              dL/dshift = sum_bij dL/dx
-              dL/dlog_scale = f [sum_bij dL/dy * y + (sum_b dL/dlog_det_b) * h * w]
-                        since dy/dlog_scale = f y
-    start     `initialize` gives each channel mean 0 and (biased) variance 1 over its batch. A
-              channel that is constant there gets log_scale = 0: it has no scale to correct.
+    inverse     x_bijc = y_bijc * exp(-f log_scale_c) - shift_c
+    log_det     Every pixel of channel c is scaled by exp(f log_scale_c):
+                log|det J| = h * w * sum_c f log_scale_c, the same for all B samples.
+    backward    dL/dx     = dL/dy * exp(f log_scale)
+                dL/dshift = sum_bij dL/dx
+                dL/dlog_scale = f [sum_bij dL/dy * y + (sum_b dL/dlog_det_b) * h * w]
+                            since dy/dlog_scale = f y
+    initialize  each channel gets mean 0 and (biased) variance 1 over the batch. A channel that is
+                constant there gets log_scale = 0: it has no scale to correct.
 
-    Unlike batch normalisation it does not look at the batch again, and so stays a bijection of
-    each sample alone. The factor is 1 in the paper and 3 in its published code: the same family of
-    maps, whose scales move three times as fast.
+    channels    C
+    factor      f: 1 in the paper, 3 in the official code. The family of maps is the same; with 3 the
+                scales change three times as fast in training.
+
+    Unlike batch normalization it maps each sample independently of the batch, so it is a bijection.
+
+    >>> import minglow, numpy as np
+    >>> x = np.array([[1.0, 5.0], [3.0, 9.0]])
+    >>> minglow.ActNorm(2, np.float64).initialize(x)
+    array([[-1., -1.],
+           [ 1.,  1.]])
     """
 
     def __init__(self, channels: int, dtype: type = np.float32, factor: float = 1.0) -> None:
         super().__init__()
-        channels, self.factor = arguments.count("channels", channels), float(factor)
+        channels, self.factor = validation.check_count("channels", channels), float(factor)
         self.add_param("shift", np.zeros(channels, dtype))
         self.add_param("log_scale", np.zeros(channels, dtype))
 
@@ -66,7 +75,7 @@ class ActNorm(Bijection):
         check_input(self, x, len(self.params["shift"]))
         mean = rows(x).mean(axis=0, dtype=np.float64)
         std = rows(x).std(axis=0, dtype=np.float64)
-        # A constant channel's deviation is rounding alone: relative to its values, or absolutely.
+        # A constant channel's deviation is rounding only: relative to its values, or absolutely.
         constant = std <= 10 * np.finfo(x.dtype).eps * np.maximum(1, np.abs(mean))
         self.params["shift"][...] = -mean
         self.params["log_scale"][...] = -np.log(np.where(constant, 1, std)) / self.factor

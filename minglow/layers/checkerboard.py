@@ -1,28 +1,40 @@
-"""Checkerboard masks: neighbouring pixels take turns at passing and changing. Floor 2."""
+"""Checkerboard masks: every second pixel is an identity pixel, and its neighbors change."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 
-from minglow.arrays import check_input, join, split
-from minglow.bijection import Bijection, Net
+from minglow.arrays.shapes import check_images, join, split
+from minglow.bijection import Bijection, Net, Visit
 
 
 class Checkerboard(Bijection):
-    r"""A bijection of halves, of which one colour's fields are the first half (Dinh et al. 2017, 3.4).
+    r"""A bijection of halves whose first half is the pixels of one color (Dinh et al. 2017, 3.4).
 
         x: (B, h, w, C), w even -> fields: (B, h, w/2, 2C) -> inner -> fields -> y: (B, h, w, C)
         fields[b, i, j] = [x[b, i, 2j + p_i], x[b, i, 2j + 1 - p_i]]       p_i = (i + parity) mod 2
 
-    A coupling inside lets the fields with (i + j + parity) even pass, and changes the others: the
-    paper's y = b x + (1 - b)(x exp(s(b x)) + t(b x)) for the mask b.
+    With a coupling as inner, the pixels with (i + j + parity) even are the identity pixels, and the
+    others change: the paper's y = b x + (1 - b)(x exp(s(b x)) + t(b x)) for the mask b.
 
-    log_det   inner's: the rearrangements are permutations.
-    backward  dL/dx is inner's, rearranged likewise: a permutation's transpose is its inverse.
+    inverse     inner's, between the same rearrangements
+    log_det     inner's: the rearrangements are permutations.
+    backward    dL/dx is inner's, rearranged likewise: a permutation's transpose is its inverse.
+    initialize  initializes inner.
+
+    inner       a bijection of (B, h, w/2, 2C)
+    parity      0 or 1: the color of the first half
 
     Raises ValueError for arrays that are not images, and for odd widths.
+
+    >>> import minglow, numpy as np
+    >>> layer = minglow.Checkerboard(minglow.Swap(2))  # each pixel trades places with its neighbor
+    >>> layer.forward(np.arange(4.0).reshape(1, 2, 2, 1))[0].reshape(2, 2)
+    array([[1., 0.],
+           [3., 2.]])
     """
 
     def __init__(self, inner: Bijection, parity: int = 0) -> None:
@@ -52,23 +64,32 @@ class Checkerboard(Bijection):
     def initialize(self, x: np.ndarray) -> np.ndarray:
         return from_fields(self.inner.initialize(self._checked_fields(x)), self.parity)
 
+    def trace(self, x: np.ndarray) -> Generator[Visit, None, np.ndarray]:
+        return from_fields((yield from self.inner.trace(self._checked_fields(x))), self.parity)
+
     def _checked_fields(self, x: np.ndarray) -> np.ndarray:
-        check_input(self, x)
-        if x.ndim != 4 or x.shape[2] % 2:
-            raise ValueError(f"{self} expected images (B, h, w, C) of even width, got {x.shape}")
+        check_images(self, x, divisible_by=(1, 2, 1))
         return to_fields(x, self.parity)
 
 
-class OnBoard(Net):
-    r"""A net that sees the fields of one colour where they stand, zeros between them.
+class CheckerboardNet(Net):
+    r"""A net that reads the pixels of one color at their places in the image, with zeros between them.
 
-        x: (B, h, w/2, C), the fields that pass -> board: (B, h, w, C) -> net -> (B, h, w, C')
-        y: (B, h, w/2, C'), what net says of the other fields
+        x: (B, h, w/2, C), the identity pixels -> board: (B, h, w, C) -> net -> (B, h, w, C')
+        y: (B, h, w/2, C'), the net's output at the pixels that change
 
-    A convolution then meets the neighbours that a pixel has, as it does under the paper's mask.
+    A convolution then reads the true neighbors of each pixel, as it does under the paper's mask.
 
-    backward  the same moves backwards: dL/dy to the other fields, net's backward, dL/dx from the
-              fields that pass.
+    backward    the same rearrangements in reverse: dL/dy at the pixels that change and zeros between
+                them, net's backward, dL/dx at the identity pixels
+    initialize  initializes net on the board.
+
+    Raises ValueError for arrays that are not images.
+
+    >>> import minglow, numpy as np
+    >>> net = minglow.CheckerboardNet(minglow.nets.conv_net(1, 8, 2, rng=0))
+    >>> net.forward(np.ones((5, 4, 2, 1), np.float32))[0].shape
+    (5, 4, 2, 2)
     """
 
     def __init__(self, net: Net, parity: int = 0) -> None:
@@ -77,7 +98,7 @@ class OnBoard(Net):
         self.children["net"] = net
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
-        y, cache = self.net.forward(self._board(x))
+        y, cache = self.net.forward(self._checked_board(x))
         return split(to_fields(y, self.parity))[1], cache
 
     def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
@@ -85,12 +106,10 @@ class OnBoard(Net):
         return split(to_fields(dboard, self.parity))[0]
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
-        return split(to_fields(self.net.initialize(self._board(x)), self.parity))[1]
+        return split(to_fields(self.net.initialize(self._checked_board(x)), self.parity))[1]
 
-    def _board(self, x: np.ndarray) -> np.ndarray:
-        check_input(self, x)
-        if x.ndim != 4:
-            raise ValueError(f"{self} expected fields (B, h, w/2, C), got {x.shape}")
+    def _checked_board(self, x: np.ndarray) -> np.ndarray:
+        check_images(self, x)
         return from_fields(join(x, np.zeros_like(x)), self.parity)
 
 
@@ -99,7 +118,7 @@ def to_fields(x: np.ndarray, parity: int) -> np.ndarray:
     batch, height, width, channels = x.shape
     pairs = x.reshape(batch, height, width // 2, 2, channels)
     fields = pairs.copy()
-    fields[:, 1 - parity::2] = pairs[:, 1 - parity::2, :, ::-1]  # lines that begin with the other colour
+    fields[:, 1 - parity::2] = pairs[:, 1 - parity::2, :, ::-1]  # lines that begin with the other color
     return fields.reshape(batch, height, width // 2, 2 * channels)
 
 

@@ -1,4 +1,4 @@
-"""Coupling layers: some of the channels decide how the others move. Floor 2."""
+"""Coupling layers: a net reads some of the channels and determines how the others change."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minglow import arguments, kernels
-from minglow.arrays import (
+from minglow import kernels, validation
+from minglow.arrays.shapes import (
     check_dlog_det,
     check_even_channels,
     check_input,
@@ -20,137 +20,160 @@ from minglow.arrays import (
 from minglow.bijection import Bijection, Net
 from minglow.layers.scale import sigmoid_scale
 
-Scale = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # raw -> log scale, its derivative
+Scale = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # s -> log scale, dlog scale/ds
 
 
-class AdditiveCoupling(Bijection):
+class Coupling(Bijection):
+    """What couplings share: x1, x2 = split(x), and a net that reads x1, the identity channels.
+
+    net                its input has C1 channels, its output net_outputs * C2
+    identity_channels  C1, by default half of the channels
+
+    Raises ValueError for a net with another number of output channels, where there are no more than
+    C1 channels, and where an odd number should be halved.
+    """
+
+    net_outputs: int  # outputs of the net for each channel of x2
+
+    def __init__(self, net: Net, identity_channels: int | None = None) -> None:
+        super().__init__()
+        self.net = validation.check_instance("a conditioner", net, Net)
+        self.identity_channels = (None if identity_channels is None else
+                                  validation.check_count("identity_channels", identity_channels))
+        self.children["net"] = net
+
+    def initialize(self, x: np.ndarray) -> np.ndarray:
+        self.net.initialize(self._checked_parts(x)[0])
+        return self.forward(x)[0]
+
+    def _condition(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
+        """x1 and x2, the net's output for x1, and the net's cache."""
+        x1, x2 = self._checked_parts(x)
+        h, net_cache = self.net.forward(x1)
+        channels = self.net_outputs * x2.shape[-1]
+        if h.shape[-1] != channels:
+            raise ValueError(f"{self} expected its net to give {channels} channels, got {h.shape[-1]}")
+        return x1, x2, h, net_cache
+
+    def _checked_parts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """x1, the identity channels, and x2, those that change."""
+        check_input(self, x)
+        if self.identity_channels is None:
+            check_even_channels(self, x.shape[-1])
+        elif x.shape[-1] <= self.identity_channels:
+            raise ValueError(f"{self} expected more than {self.identity_channels} channels, "
+                             f"got {x.shape[-1]}")
+        return split(x, self.identity_channels)
+
+
+class AdditiveCoupling(Coupling):
     r"""Additive coupling (Dinh et al. 2015, NICE, section 3.2).
 
         x1, x2 = split(x)                    net: (B, h, w, C1) -> (B, h, w, C2)
         y1 = x1
         y2 = x2 + net(x1)
 
-    log_det   dy/dx is block triangular, its diagonal blocks I and I: log|det J| = 0.
-    backward  dL/dx2 = dL/dy2
-              dL/dx1 = dL/dy1 + (dnet/dx1)^T dL/dy2
+    inverse     x1 = y1, x2 = y2 - net(y1)
+    log_det     dy/dx is block triangular, its diagonal blocks I and I: log|det J| = 0.
+    backward    dL/dx2 = dL/dy2
+                dL/dx1 = dL/dy1 + (dnet/dx1)^T dL/dy2
+    initialize  initializes the net on x1.
 
-    passing: how many channels are x1, by default half of them. Raises ValueError where there are not
-    more than that, or where an odd number should be halved.
+    The arguments and errors are Coupling's.
+
+    >>> import minglow, numpy as np
+    >>> layer = minglow.AdditiveCoupling(minglow.nets.mlp(1, 8, 1, rng=0, dtype=np.float64))
+    >>> y, log_det, _ = layer.forward(np.array([[1.0, 2.0]]))
+    >>> y, log_det  # the net is 0 at first
+    (array([[1., 2.]]), array([0.]))
     """
 
-    net_outputs = 1  # numbers that the net gives for each one that changes
-
-    def __init__(self, net: Net, passing: int | None = None) -> None:
-        super().__init__()
-        self.net = arguments.instance("a conditioner", net, Net)
-        self.passing = passing if passing is None else arguments.count("passing", passing)
-        self.children["net"] = net
+    net_outputs = 1
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        x1, x2 = _checked_parts(self, x)
-        h, net_cache = _condition(self, x1, x2.shape[-1])
+        x1, x2, h, net_cache = self._condition(x)
         return join(x1, x2 + h), zero_log_det(x), net_cache
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
-        y1, y2 = _checked_parts(self, y)
-        h, net_cache = _condition(self, y1, y2.shape[-1])
+        y1, y2, h, net_cache = self._condition(y)
         return join(y1, y2 - h), net_cache
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         net_cache = cache
-        dy1, dy2 = split(dy, self.passing)
+        check_dlog_det(self, dlog_det, dy)
+        dy1, dy2 = split(dy, self.identity_channels)
         return join(dy1 + self.net.backward(dy2, net_cache), dy2)
 
-    def initialize(self, x: np.ndarray) -> np.ndarray:
-        self.net.initialize(_checked_parts(self, x)[0])
-        return self.forward(x)[0]
 
-
-class AffineCoupling(Bijection):
+class AffineCoupling(Coupling):
     r"""Affine coupling (Kingma & Dhariwal 2018, section 3.3 and table 1).
 
         x1, x2 = split(x)                    net: (B, h, w, C1) -> (B, h, w, 2 C2)
-        shift, raw = halves(net(x1))
+        shift, s = halves(net(x1))
         y1 = x1
-        y2 = (x2 + shift) * scale(raw)
+        y2 = (x2 + shift) * scale(s)
 
-    log_det   dy/dx is block triangular, its diagonal blocks I and diag(scale):
-              log|det J_b| = sum over pixels and channels of log scale(raw_b).
-    backward  dL/dx2 = dL/dshift = dL/dy2 * scale
-              dL/draw_b = (dL/dy2 * y2 + dL/dlog_det_b) * dlog scale/draw
+    inverse     x1 = y1, x2 = y2 / scale(s) - shift, with shift and s from net(y1)
+    log_det     dy/dx is block triangular, its diagonal blocks I and diag(scale):
+                log|det J_b| = sum over pixels and channels of log scale(s_b).
+    backward    dL/dx2 = dL/dshift = dL/dy2 * scale
+                dL/ds_b = (dL/dy2 * y2 + dL/dlog_det_b) * dlog scale/ds
                         since dy2/dlog scale = y2 and dlog_det/dlog scale = 1
-              dL/dx1 = dL/dy1 + (dnet/dx1)^T [dL/dshift, dL/draw]
+                dL/dx1 = dL/dy1 + (dnet/dx1)^T [dL/dshift, dL/ds]
+    initialize  initializes the net on x1.
 
-    The paper writes y2 = s * x2 + t; its published code, and this layer, shift first. The two
-    are one family: t = s * shift. The paper's table 1 lets the second half pass, the code the
-    first. `scale` is sigmoid_scale as in that code, or exp_scale as in the paper, or any function
-    from raw to (log scale, dlog scale/draw). `passing` is AdditiveCoupling's.
+    scale       sigmoid_scale (the default) as in the official code, exp_scale as in the paper, or any
+                function from s to (log scale, dlog scale/ds)
+
+    The other arguments and the errors are Coupling's. The paper writes y2 = scale * x2 + t; its official
+    code, and this layer, shift first. The two families are the same: t = scale * shift. In the paper's
+    table 1 the second half holds the identity channels, in the code the first.
+
+    >>> import minglow, numpy as np
+    >>> layer = minglow.AffineCoupling(minglow.nets.mlp(1, 8, 2, rng=0), minglow.exp_scale)
+    >>> layer.net.nets[-1].params["bias"][...] = 3, 2  # shift, s
+    >>> layer.forward(np.ones((1, 2), np.float32))[1]  # log_det
+    array([2.], dtype=float32)
     """
 
-    net_outputs = 2  # numbers that the net gives for each one that changes
+    net_outputs = 2
 
-    def __init__(self, net: Net, scale: Scale | None = None, passing: int | None = None) -> None:
-        super().__init__()
-        self.net = arguments.instance("a conditioner", net, Net)
-        self.passing = passing if passing is None else arguments.count("passing", passing)
+    def __init__(self, net: Net, scale: Scale | None = None,
+                 identity_channels: int | None = None) -> None:
+        super().__init__(net, identity_channels)
         self.scale = scale or sigmoid_scale
-        self.children["net"] = net
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        shift, log_scale, dlog_scale, net_cache = self._shift_and_scale(x)
+        shift, log_scale, dlog_scale_ds, net_cache = self._shift_and_scale(x)
         scale = np.exp(log_scale)
         y, log_det = kernels.couple(flat_pixels(x), shift, scale, log_scale)
-        return y.reshape(x.shape), log_det, (net_cache, y, scale, dlog_scale)
+        return y.reshape(x.shape), log_det, (net_cache, y, scale, dlog_scale_ds)
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
-        shift, log_scale, dlog_scale, net_cache = self._shift_and_scale(y)
+        shift, log_scale, dlog_scale_ds, net_cache = self._shift_and_scale(y)
         scale, flat_y = np.exp(log_scale), flat_pixels(y)
         x = kernels.couple_inverse(flat_y, shift, scale)
-        return x.reshape(y.shape), (net_cache, flat_y, scale, dlog_scale)
+        return x.reshape(y.shape), (net_cache, flat_y, scale, dlog_scale_ds)
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
-        net_cache, y, scale, dlog_scale = cache
+        net_cache, y, scale, dlog_scale_ds = cache
         check_dlog_det(self, dlog_det, dy)
-        dx, dh = kernels.couple_backward(flat_pixels(dy), y, scale, dlog_scale, dlog_det)
-        dx1, dx2 = split(dx.reshape(dy.shape), self.passing)  # dL/dy1, so far
+        dx, dh = kernels.couple_backward(flat_pixels(dy), y, scale, dlog_scale_ds, dlog_det)
+        dx1, dx2 = split(dx.reshape(dy.shape), self.identity_channels)  # dx1 is dL/dy1, so far
         dx1 += self.net.backward(dh.reshape(*dy.shape[:-1], 2 * dx2.shape[-1]), net_cache)
         return dx.reshape(dy.shape)
 
-    def initialize(self, x: np.ndarray) -> np.ndarray:
-        self.net.initialize(_checked_parts(self, x)[0])
-        return self.forward(x)[0]
-
     def scales(self, x: np.ndarray) -> np.ndarray:
-        """The scale of each number that changes, (B, pixels, C2)."""
+        """The scale of each element of x2, (B, P, C2); P is the number of pixels."""
         return np.exp(self._shift_and_scale(x)[1])
 
     def _shift_and_scale(self, x: np.ndarray) -> tuple[Any, ...]:
-        """What the part that passes says of the other: shift, log scale, its slope, each (B, P, C2)."""
-        x1, x2 = _checked_parts(self, x)
-        h, net_cache = _condition(self, x1, 2 * x2.shape[-1])
-        shift, raw = halves(flat_pixels(h))
-        return shift, *self.scale(raw), net_cache
+        """shift, log scale and dlog scale/ds, each (B, P, C2), and the net's cache."""
+        _, _, h, net_cache = self._condition(x)
+        shift, s = halves(flat_pixels(h))
+        return shift, *self.scale(s), net_cache
 
 
 def flat_pixels(x: np.ndarray) -> np.ndarray:
     """(B, ..., C) as (B, P, C), a view; vectors have P = 1."""
     return x.reshape(len(x), -1, x.shape[-1])
-
-
-def _condition(layer: AdditiveCoupling | AffineCoupling, x1: np.ndarray, channels: int) -> Any:
-    """The net's output for x1, of so many channels, and its cache."""
-    h, cache = layer.net.forward(x1)
-    if h.shape[-1] != channels:
-        raise ValueError(f"{layer} expected its net to give {channels} channels, got {h.shape[-1]}")
-    return h, cache
-
-
-def _checked_parts(layer: AdditiveCoupling | AffineCoupling, x: np.ndarray,
-                   ) -> tuple[np.ndarray, np.ndarray]:
-    """The channels that pass and those that change."""
-    check_input(layer, x)
-    if layer.passing is None:
-        check_even_channels(layer, x.shape[-1])
-    elif x.shape[-1] <= layer.passing:
-        raise ValueError(f"{layer} expected more than {layer.passing} channels, got {x.shape}")
-    return split(x, layer.passing)

@@ -1,4 +1,4 @@
-"""Invertible 1x1 convolutions: a learned mixing of channels, direct or by its LU factors. Floor 2."""
+"""Invertible 1x1 convolutions: a learned mixing of channels, with its matrix direct or in LU factors."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from minglow import arguments
-from minglow.arrays import check_dlog_det, check_input, constant_log_det, pixels, rows
+from minglow import validation
+from minglow.arrays.device import on_host
+from minglow.arrays.shapes import check_dlog_det, check_input, constant_log_det, pixels, rows
 from minglow.bijection import Bijection, SingularWeightError
-from minglow.device import on_host
+from minglow.layers.permute import check_order
 
 
 def random_rotation(channels: int, rng: int | np.random.Generator | None) -> np.ndarray:
-    """A random orthogonal matrix, (C, C) float64: the Q of a normal matrix's QR."""
-    channels = arguments.count("channels", channels)
+    """A random orthogonal matrix, (C, C) float64: Q of the QR decomposition of a normal matrix."""
+    channels = validation.check_count("channels", channels)
     return np.linalg.qr(np.random.default_rng(rng).standard_normal((channels, channels)))[0]
 
 
-class Remembered:
-    """A function of a layer and its matrix that computes anew only when the matrix has changed.
+class Memo:
+    """A function of a layer and its matrix that returns its last result while the matrix is the same.
 
-    A step meets the same weight forwards and backwards, and samples meet it again and again. On a
-    device it computes every time: to compare would be to wait.
+    Forward and backward of one training step, and all samples between two steps, use the same matrix.
+    On a device every call computes: comparing the matrices would wait for the device.
     """
 
     def __init__(self, function: Callable[[Bijection, np.ndarray], Any], layer: Bijection) -> None:
@@ -69,28 +70,42 @@ def inverse_weight(layer: Bijection, weight: np.ndarray) -> np.ndarray:
 class InvConv1x1(Bijection):
     r"""Invertible 1x1 convolution (Kingma & Dhariwal 2018, section 3.2).
 
-    Every pixel's channel vector meets the same square matrix W:
+    The channel vector of every pixel is multiplied by the same square matrix W:
 
         y_bij = W x_bij                      x, y: (B, h, w, C); weight: (C, C)
 
-    log_det   One image's Jacobian is block diagonal, one W for each pixel:
-              log|det J| = h * w * log|det W|, the same for all B images.
-    backward  dL/dx_bij = W^T dL/dy_bij
-              dL/dW = sum_bij (dL/dy_bij) x_bij^T
-                      + (sum_b dL/dlog_det_b) * h * w * W^-T      since d log|det W|/dW = W^-T
-    start     a random rotation: log|det W| = 0.
+    inverse     x_bij = W^-1 y_bij
+    log_det     One image's Jacobian is block diagonal, with one W for each pixel:
+                log|det J| = h * w * log|det W|, the same for all B images.
+    backward    dL/dx_bij = W^T dL/dy_bij
+                dL/dW = sum_bij (dL/dy_bij) x_bij^T
+                        + (sum_b dL/dlog_det_b) * h * w * W^-T      since d log|det W|/dW = W^-T
+    initialize  nothing is set from data; W is a random orthogonal matrix at first: log|det W| = 0.
 
-    Raises SingularWeightError where det W is 0 or not finite, and, where W^-1 is needed (inverse
-    and backward), where W's condition number exceeds 1/epsilon of its dtype; on a device never: what
-    is computed there is NaN or inf.
+    channels    C
+    rng         a seed or a Generator for W
+
+    Raises SingularWeightError where det W is 0 or not finite. Inverse and backward also raise it where
+    the condition number of W exceeds 1/epsilon of its dtype. On a device nothing is raised: the
+    results are NaN or inf.
+
+    >>> import minglow, numpy as np
+    >>> layer = minglow.InvConv1x1(2, dtype=np.float64)
+    >>> layer.params["weight"][...] = [[2, 0], [1, 1]]
+    >>> layer.forward(np.ones((1, 3, 3, 2)))[1] / np.log(2)  # log_det: 9 pixels, det W = 2
+    array([9.])
     """
 
     def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
                  dtype: type = np.float32) -> None:
         super().__init__()
         self.add_param("weight", random_rotation(channels, rng).astype(dtype))
-        self.log_abs_det = Remembered(log_abs_det, self)
-        self.inverse_weight = Remembered(inverse_weight, self)
+        self.log_abs_det = Memo(log_abs_det, self)
+        self.inverse_weight = Memo(inverse_weight, self)
+
+    def matrix(self) -> np.ndarray:
+        """W, (C, C)."""
+        return self.params["weight"]
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         weight = self.params["weight"]
@@ -114,23 +129,33 @@ class InvConv1x1(Bijection):
 
 
 class InvConv1x1LU(Bijection):
-    r"""Invertible 1x1 convolution, its matrix kept as factors (section 3.2, equation 10).
+    r"""Invertible 1x1 convolution with W as LU factors (Kingma & Dhariwal 2018, equation 10).
 
-        y_bij = W x_bij        W = P L U        L = lower's strict part + I
-                                                U = upper's strict part + diag(sign * exp(log_s))
+        y_bij = W x_bij        W = P L U        L = strict lower part of lower + I
+                                                U = strict upper part of upper + diag(sign * exp(log_s))
 
-    P, a permutation, and the signs stay as they started; lower, upper and log_s are learned.
+    The permutation P and the signs are constants; lower, upper and log_s are learned.
 
-    log_det   |det P| = det L = 1, so log|det J| = h * w * sum_c log_s_c: no determinant to compute.
-    backward  dL/dx_bij = W^T dL/dy_bij
-              G = sum_bij (dL/dy_bij) x_bij^T                     as in InvConv1x1
-              dL/dL = strict lower part of P^T G U^T
-              dL/dU = upper part of (P L)^T G
-              dL/dlog_s = diag(dL/dU) * sign * exp(log_s) + (sum_b dL/dlog_det_b) * h * w
-    start     the factors of a random rotation.
+    inverse     x_bij = W^-1 y_bij
+    log_det     |det P| = det L = 1, so log|det J| = h * w * sum_c log_s_c: no determinant to compute.
+    backward    dL/dx_bij = W^T dL/dy_bij
+                G = sum_bij (dL/dy_bij) x_bij^T                     as in InvConv1x1
+                dL/dL = strict lower part of P^T G U^T
+                dL/dU = upper part of (P L)^T G
+                dL/dlog_s = diag(dL/dU) * sign * exp(log_s) + (sum_b dL/dlog_det_b) * h * w
+    initialize  nothing is set from data; the factors are those of a random orthogonal matrix at first.
 
-    Raises SingularWeightError where an exp(log_s) is 0 or infinite in its dtype, and in inverse
-    where W's condition number exceeds 1/epsilon.
+    channels    C
+    rng         a seed or a Generator for W
+
+    Raises SingularWeightError where an exp(log_s) is 0 or infinite in its dtype, and in inverse where
+    the condition number of W exceeds 1/epsilon of its dtype. On a device nothing is raised.
+
+    >>> import minglow, numpy as np
+    >>> layer = minglow.InvConv1x1LU(2, rng=0, dtype=np.float64)
+    >>> layer.params["log_s"][...] = 1, 2
+    >>> layer.forward(np.ones((1, 3, 3, 2)))[1]  # log_det: 9 pixels
+    array([27.])
     """
 
     def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
@@ -143,7 +168,18 @@ class InvConv1x1LU(Bijection):
         self.add_param("lower", np.tril(lower, -1).astype(dtype))
         self.add_param("upper", np.triu(upper, 1).astype(dtype))
         self.add_param("log_s", np.log(np.abs(diagonal)).astype(dtype))
-        self.inverse_weight = Remembered(inverse_weight, self)
+        self.inverse_weight = Memo(inverse_weight, self)
+
+    def check_constants(self, constants: dict[str, np.ndarray]) -> None:
+        """Raise ValueError unless the order holds each channel once and each sign is 1 or -1."""
+        check_order(constants["order"])
+        if not (np.abs(constants["sign"]) == 1).all():
+            raise ValueError(f"expected signs 1 and -1, got {constants['sign'].tolist()}")
+
+    def matrix(self) -> np.ndarray:
+        """W, (C, C)."""
+        permuted_lower, upper = self.factors()
+        return permuted_lower @ upper
 
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
         """P L and U, both (C, C); their product is W."""
@@ -157,14 +193,12 @@ class InvConv1x1LU(Bijection):
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         log_s = self.params["log_s"]
         check_input(self, x, len(log_s))
-        permuted_lower, upper = self.factors()
-        y = (rows(x) @ (permuted_lower @ upper).T).reshape(x.shape)
+        y = (rows(x) @ self.matrix().T).reshape(x.shape)
         return y, constant_log_det(x, pixels(x) * log_s.sum()), x
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
         check_input(self, y, len(self.params["log_s"]))
-        permuted_lower, upper = self.factors()
-        x = (rows(y) @ self.inverse_weight(permuted_lower @ upper).T).reshape(y.shape)
+        x = (rows(y) @ self.inverse_weight(self.matrix()).T).reshape(y.shape)
         return x, x
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:

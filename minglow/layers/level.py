@@ -1,29 +1,48 @@
-"""The multi-scale architecture: some latents leave early. Floor 2."""
+"""The multi-scale architecture: some latents are factored out early."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from minglow import arguments
-from minglow.arrays import check_even_channels, check_input, halves, join, zero_log_det
-from minglow.bijection import Bijection
+from minglow import validation
+from minglow.arrays.shapes import (
+    check_dlog_det,
+    check_even_channels,
+    check_input,
+    check_samples,
+    halves,
+    join,
+    zero_log_det,
+)
+from minglow.bijection import Bijection, Visit
 
 
 class Flatten(Bijection):
-    """An array of the given shape as one vector of latents, (B, *shape) -> (B, D); log_det is 0."""
+    r"""An array as one vector of latents.
+
+        y[b] = x[b].ravel()                  (B, *shape) -> (B, D), D the product of shape
+
+    inverse     x[b] = y[b].reshape(shape)
+    log_det     The elements are the same: log|det J| = 0.
+    backward    dL/dx is dL/dy, reshaped as in the inverse.
+
+    Raises ValueError for arrays of another shape.
+
+    >>> import minglow, numpy as np
+    >>> minglow.Flatten((2, 2, 1)).forward(np.zeros((5, 2, 2, 1)))[0].shape
+    (5, 4)
+    """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.shape = arguments.shape(shape)
+        self.shape = validation.check_shape(shape)
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        check_input(self, x)
-        if x.shape[1:] != self.shape:
-            shape = ", ".join(map(str, self.shape))
-            raise ValueError(f"{self} expected an array of shape (B, {shape}), got {x.shape}")
+        check_samples(self, x, self.shape)
         return x.reshape(len(x), -1), zero_log_det(x), None
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -31,21 +50,33 @@ class Flatten(Bijection):
         return y.reshape(len(y), *self.shape), None
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
+        check_dlog_det(self, dlog_det, dy)
         return dy.reshape(len(dy), *self.shape)
 
 
 class Level(Bijection):
-    r"""One level: steps, then half of the channels leave and the rest go on (Dinh et al. 2017, 3.6).
+    r"""One level: flow steps, then half of the channels are factored out (Dinh et al. 2017, 3.6).
 
         a, b = halves(steps(x))              shape: that of steps(x), (h, w, C)
         z = [b, inner(a)]                    z: (B, D), b flattened
 
-    log_det   steps' and inner's, added: b leaves as it is.
-    backward  the two parts of dL/dz go back through b and through inner, meet again as the
-              halves they were, and go back through steps.
+    inverse     x = steps^-1([inner^-1(z_a), b]) where z = [b, z_a]
+    log_det     the sum of those of steps and inner
+    backward    dL/dz has two parts. dL/db is that of b; dL/da is inner's backward of the other. Joined,
+                they are the dL/dy of steps.
+    initialize  initializes steps, then inner.
 
-    The learned prior of the latents that leave, b ~ N(mu(a), sigma(a)^2), is a coupling at the
+    steps       the bijection before the split
+    inner       the next levels: from (B, h, w, C/2) to (B, D')
+
+    The learned prior of the factored-out latents, b ~ N(mu(a), sigma(a)^2), is a coupling at the
     end of `steps` that maps b to (b - mu(a)) / sigma(a); so the base stays N(0, I).
+    Raises ValueError for an odd C, and in inverse for latents of another shape than (B, D).
+
+    >>> import minglow, numpy as np
+    >>> level = minglow.Level(minglow.Squeeze(), minglow.Flatten((1, 1, 2)), shape=(1, 1, 4))
+    >>> level.forward(np.arange(4.0).reshape(1, 2, 2, 1))[0]  # the half that leaves comes first
+    array([[2., 3., 0., 1.]])
     """
 
     def __init__(self, steps: Bijection, inner: Bijection, shape: tuple[int, ...]) -> None:
@@ -87,6 +118,10 @@ class Level(Bijection):
         a, b = halves(self.steps.initialize(x))
         return join(b.reshape(len(b), -1), self.inner.initialize(a))
 
+    def trace(self, x: np.ndarray) -> Generator[Visit, None, np.ndarray]:
+        a, b = halves((yield from self.steps.trace(x)))
+        return join(b.reshape(len(b), -1), (yield from self.inner.trace(a)))
+
     def _checked_parts(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         check_input(self, y)
         if y.ndim != 2 or y.shape[1] <= prod(self.half):
@@ -94,6 +129,6 @@ class Level(Bijection):
         return self.parts(y)
 
     def parts(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Take flat latents apart, as views: b in its own shape, and the rest, still flat."""
+        """Split flat latents, as views: b in its own shape, and the rest, still flat."""
         size = prod(self.half)
         return z[:, :size].reshape(len(z), *self.half), z[:, size:]

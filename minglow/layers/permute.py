@@ -1,4 +1,4 @@
-"""Fixed permutations of the channels: what NICE, RealNVP and Glow's ablation mix with. Floor 2."""
+"""Fixed permutations of the channels: how NICE, RealNVP and Glow's ablation mix them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,37 @@ from typing import Any
 
 import numpy as np
 
-from minglow import arguments
-from minglow.arrays import check_input, zero_log_det
+from minglow import validation
+from minglow.arrays.shapes import check_dlog_det, check_input, zero_log_det
 from minglow.bijection import Bijection
+
+Rng = int | np.random.Generator | None
 
 
 class Permutation(Bijection):
     r"""The channels in another order.
 
-        y_..c = x_..order[c]                 order: (C,), saved with the parameters
+        y_..c = x_..order[c]                 order: (C,), a constant that is saved with the parameters
 
-    log_det   A permutation's determinant is 1 or -1: log|det J| = 0.
-    backward  dL/dx_..order[c] = dL/dy_..c, the permutation's transpose, which is its inverse.
+    inverse     x_..order[c] = y_..c
+    log_det     A permutation's determinant is 1 or -1: log|det J| = 0.
+    backward    dL/dx_..order[c] = dL/dy_..c: a permutation's transpose is its inverse.
 
     Raises ValueError unless the order holds each of 0 .. C-1 once.
+
+    >>> import minglow, numpy as np
+    >>> minglow.Permutation([2, 0, 1]).forward(np.array([[0.0, 10.0, 20.0]]))[0]
+    array([[20.,  0., 10.]])
     """
 
     def __init__(self, order: np.ndarray) -> None:
         super().__init__()
-        order = np.array(order)
-        if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(len(order))):
-            raise ValueError(f"expected an order that holds each channel once, got {order.tolist()}")
-        self.constants["order"] = order
+        self.constants["order"] = np.array(order)
+        self.check_constants(self.constants)
+
+    def check_constants(self, constants: dict[str, np.ndarray]) -> None:
+        """Raise ValueError unless the order holds each channel once."""
+        check_order(constants["order"])
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         check_input(self, x, len(self.constants["order"]))
@@ -35,44 +44,69 @@ class Permutation(Bijection):
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
         check_input(self, y, len(self.constants["order"]))
-        return self._put_back(y), None
+        return self._permute_back(y), None
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
-        return self._put_back(dy)
+        check_dlog_det(self, dlog_det, dy)
+        return self._permute_back(dy)
 
-    def _put_back(self, y: np.ndarray) -> np.ndarray:
+    def _permute_back(self, y: np.ndarray) -> np.ndarray:
         return y[..., np.argsort(self.constants["order"])]
 
 
 class Shuffle(Permutation):
-    """A random order that stays as it was drawn."""
+    """A random order, drawn once: Glow's "fixed shuffle" (Kingma & Dhariwal 2018, section 5).
 
-    def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
-                 dtype: type = np.float32) -> None:
-        super().__init__(np.random.default_rng(rng).permutation(arguments.count("channels", channels)))
+    >>> import minglow
+    >>> sorted(minglow.Shuffle(4, rng=0).constants["order"].tolist())
+    [0, 1, 2, 3]
+    """
+
+    def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
+        validation.check_count("channels", channels)
+        super().__init__(np.random.default_rng(rng).permutation(channels))
 
 
 class Reverse(Permutation):
-    """The channels in reverse order: Glow's account of how RealNVP alternates its halves."""
+    """The channels in reverse order, as in NICE and in Glow's ablation (section 5).
 
-    def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
-                 dtype: type = np.float32) -> None:
-        super().__init__(np.arange(arguments.count("channels", channels))[::-1])
+    >>> import minglow
+    >>> minglow.Reverse(4).constants["order"].tolist()
+    [3, 2, 1, 0]
+    """
+
+    def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
+        validation.check_count("channels", channels)
+        super().__init__(np.arange(channels)[::-1])
 
 
 class Swap(Permutation):
-    """The second half of the channels first: what one coupling changed, the next lets pass."""
+    """The second half of the channels first: each coupling changes what the one before it did not.
 
-    def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
-                 dtype: type = np.float32) -> None:
-        order = np.arange(arguments.count("channels", channels))
-        super().__init__(np.roll(order, channels // 2))
+    >>> import minglow
+    >>> minglow.Swap(4).constants["order"].tolist()
+    [2, 3, 0, 1]
+    """
+
+    def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
+        validation.check_count("channels", channels)
+        super().__init__(np.roll(np.arange(channels), channels // 2))
 
 
 class EvenOdd(Permutation):
-    """Channels 0, 2, 4, ... first, then 1, 3, 5, ...: NICE's halves (Dinh et al. 2015, section 5.1)."""
+    """Channels 0, 2, 4, ... first, then 1, 3, 5, ...: NICE's halves (Dinh et al. 2015, section 5.1).
 
-    def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
-                 dtype: type = np.float32) -> None:
-        arguments.count("channels", channels)
+    >>> import minglow
+    >>> minglow.EvenOdd(5).constants["order"].tolist()
+    [0, 2, 4, 1, 3]
+    """
+
+    def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
+        validation.check_count("channels", channels)
         super().__init__(np.r_[0:channels:2, 1:channels:2])
+
+
+def check_order(order: np.ndarray) -> None:
+    """Raise ValueError unless an order (C,) holds each of 0 .. C-1 once."""
+    if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(len(order))):
+        raise ValueError(f"expected an order that holds each channel once, got {order.tolist()}")

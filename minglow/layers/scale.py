@@ -1,6 +1,6 @@
-"""How an affine coupling turns what its net says into a scale. Floor 2.
+"""Scale functions: how an affine coupling turns the output s of its net into a positive scale.
 
-Each function maps raw, of any shape, to (log scale, dlog scale/draw), both of raw's shape.
+Each maps s, of any shape, to (log scale, dlog scale/ds), both of the shape of s.
 """
 
 from __future__ import annotations
@@ -8,32 +8,46 @@ from __future__ import annotations
 import numpy as np
 
 
-def sigmoid_scale(raw: np.ndarray, floor: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
-    """log scale and dlog scale/draw, of raw's shape, for scale = floor + (1 - floor) sigmoid(raw + 2).
+def sigmoid_scale(s: np.ndarray, floor: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
+    """scale = floor + (1 - floor) sigmoid(s + 2): the official code's scale, with a floor.
 
-    The published code's scale, with a floor: without one, dividing by sigmoid(-16) = 1e-7 loses
-    all digits of a float32. With it no inverse magnifies rounding more than 1/floor times.
-    The 2 starts the scale near 0.88.
+    Without a floor, dividing by sigmoid(-16) = 1e-7 loses all digits of a float32. With it, no inverse
+    magnifies rounding more than 1/floor times. The 2 makes the scale 0.88 where s = 0.
+
+    >>> import minglow, numpy as np
+    >>> log_scale, dlog_scale_ds = minglow.sigmoid_scale(np.array([-100.0, 0.0, 100.0]))
+    >>> np.exp(log_scale).round(3)
+    array([0.001, 0.881, 1.   ])
     """
-    t = raw + 2
+    t = s + 2
     e = np.exp(-np.abs(t))  # no exponential here overflows: each is at most 1
-    if floor == 0:  # log sigmoid(t), and sigmoid(-t): s itself may be 0 in its dtype
+    if floor == 0:  # log sigmoid(t), and sigmoid(-t): sigmoid(t) itself may be 0 in its dtype
         return np.minimum(t, 0) - np.log1p(e), np.exp(np.minimum(-t, 0)) / (1 + e)
-    s = np.exp(np.minimum(t, 0)) / (1 + e)  # sigmoid(t), whose derivative is s (1 - s) = e / (1 + e)^2
-    scale = floor + (1 - floor) * s
+    sigmoid = np.exp(np.minimum(t, 0)) / (1 + e)  # its derivative is e / (1 + e)^2
+    scale = floor + (1 - floor) * sigmoid
     return np.log(scale), (1 - floor) * e / ((1 + e) ** 2 * scale)
 
 
-def exp_scale(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log scale = raw and its derivative, 1: the paper's scale exp(raw), which has no bounds."""
-    return raw, np.ones_like(raw)
+def exp_scale(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """scale = exp(s): the paper's scale (Kingma & Dhariwal 2018, table 1), which has no bounds.
 
-
-def tanh_scale(raw: np.ndarray, bound: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """log scale = bound * tanh(raw / bound) and its derivative, 1 - tanh(raw / bound)^2.
-
-    RealNVP's bounded scale (Dinh et al. 2017, section 4.1): between exp(-bound) and exp(bound). The
-    paper learns the bound; here it is fixed, and the slope at 0 is 1 whatever it is.
+    >>> import minglow, numpy as np
+    >>> minglow.exp_scale(np.array([-1.0, 2.0]))
+    (array([-1.,  2.]), array([1., 1.]))
     """
-    t = np.tanh(raw / raw.dtype.type(bound))
-    return raw.dtype.type(bound) * t, 1 - t * t
+    return s, np.ones_like(s)
+
+
+def tanh_scale(s: np.ndarray, bound: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """log scale = bound * tanh(s / bound): RealNVP's scale (Dinh et al. 2017, section 4.1).
+
+    It lies between exp(-bound) and exp(bound). The paper learns the factor of the tanh; here it is
+    fixed, and dlog scale/ds is 1 at s = 0 for every bound.
+
+    >>> import minglow, numpy as np
+    >>> log_scale, dlog_scale_ds = minglow.tanh_scale(np.array([-50.0, 0.0, 50.0]), bound=2.0)
+    >>> log_scale, dlog_scale_ds
+    (array([-2.,  0.,  2.]), array([0., 1., 0.]))
+    """
+    t = np.tanh(s / s.dtype.type(bound))
+    return s.dtype.type(bound) * t, 1 - t * t

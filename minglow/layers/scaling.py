@@ -1,4 +1,4 @@
-"""Diagonal scaling: the one layer of NICE that changes volume. Floor 2."""
+"""Diagonal scaling: the one layer of NICE that changes volume."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minglow import arguments
-from minglow.arrays import check_dlog_det, check_input, constant_log_det, pixels, rows
+from minglow import validation
+from minglow.arrays.shapes import check_dlog_det, check_input, constant_log_det, pixels, rows
 from minglow.bijection import Bijection
 
 
@@ -16,16 +16,26 @@ class Scaling(Bijection):
 
         y_..c = x_..c * exp(log_scale_c)     log_scale: (C,)
 
-    log_det   log|det J| = h * w * sum_c log_scale_c, the same for all B samples.
-    backward  dL/dx = dL/dy * exp(log_scale)
-              dL/dlog_scale = sum dL/dy * y + (sum_b dL/dlog_det_b) * h * w
-    start     log_scale = 0. Where additive couplings keep volume, it is this layer that decides
-              how much variance each latent keeps.
+    inverse     x_..c = y_..c * exp(-log_scale_c)
+    log_det     log|det J| = h * w * sum_c log_scale_c, the same for all B samples.
+    backward    dL/dx = dL/dy * exp(log_scale)
+                dL/dlog_scale = sum dL/dy * y + (sum_b dL/dlog_det_b) * h * w
+    initialize  nothing is set from data; log_scale = 0 at first.
+
+    channels    C
+
+    Additive couplings preserve volume, so this layer decides how much variance each latent explains.
+
+    >>> import minglow, numpy as np
+    >>> layer = minglow.Scaling(2, np.float64)
+    >>> layer.params["log_scale"][...] = 1.0, -3.0
+    >>> layer.forward(np.ones((1, 2)))[1]  # log_det
+    array([-2.])
     """
 
     def __init__(self, channels: int, dtype: type = np.float32) -> None:
         super().__init__()
-        self.add_param("log_scale", np.zeros(arguments.count("channels", channels), dtype))
+        self.add_param("log_scale", np.zeros(validation.check_count("channels", channels), dtype))
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
         log_scale = self.params["log_scale"]

@@ -1,1 +1,10 @@
-"""Whole flows, put together from layers; no arithmetic of their own. Floor 3."""
+"""Complete models, composed of layers: no arithmetic of their own but the auto-encoders' losses."""
+
+from minglow.models.autoencoder import autoencoder
+from minglow.models.glow import glow
+from minglow.models.nice import nice
+from minglow.models.official import official_glow
+from minglow.models.realnvp import realnvp
+from minglow.models.vae import vae
+
+__all__ = ["autoencoder", "glow", "nice", "official_glow", "realnvp", "vae"]

@@ -1,47 +1,62 @@
-"""NICE: additive couplings of whole vectors, and a scaling. Floor 3."""
+"""NICE: additive couplings of whole vectors, and a scaling."""
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from minglow import arguments
-from minglow.arrays import check_dtype
+from minglow.bases import Base, StandardLogistic, StandardNormal
+from minglow.bases.base import Rng
 from minglow.bijection import Bijection
 from minglow.chain import Chain
-from minglow.distributions import StandardLogistic, StandardNormal
 from minglow.flow import Flow
 from minglow.layers import AdditiveCoupling, EvenOdd, Flatten, Reverse, Scaling
+from minglow.models.config import ModelConfig
 from minglow.nets import mlp
+from minglow.storage.config import accepts, option
 
 
-def nice(shape: tuple[int, ...], couplings: int = 4, hidden: int = 1000, depth: int = 5, *,
-         base: type[StandardNormal] | type[StandardLogistic] = StandardLogistic,
-         dtype: type = np.float32, rng: int | np.random.Generator | None = None) -> Flow:
+@dataclass(frozen=True)
+class NiceConfig(ModelConfig, model="nice"):
+    """Settings of `nice`. The paper's for MNIST are hidden=1000 (Dinh et al. 2015, section 5.1)."""
+
+    default_learning_rate = 0.002
+
+    couplings: int = option(4, "number of additive couplings", minimum=1)
+    hidden: int = option(256, "width of the conditioners", minimum=1)
+    depth: int = option(5, "number of hidden layers of each conditioner", minimum=1)
+    _: KW_ONLY
+    base: str = option("logistic", "base distribution",
+                       choices={"logistic": StandardLogistic, "normal": StandardNormal})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if prod(self.shape) % 2:
+            raise ValueError(f"expected an even number of values, got shape {self.shape}")
+
+    def build_parts(self, rng: np.random.Generator) -> tuple[Bijection, Base]:
+        """Even indices against odd ones, reversed between couplings; then one diagonal scaling."""
+        dims, dtype = prod(self.shape), self.chosen("dtype")
+        layers: list[Bijection] = [Flatten(self.shape), EvenOdd(dims)]
+        for _ in range(self.couplings):
+            net = mlp(dims // 2, self.hidden, dims // 2, rng, dtype, self.depth)
+            layers += [AdditiveCoupling(net), Reverse(dims)]
+        return Chain(*layers[:-1], Scaling(dims, dtype)), self.chosen("base")((dims,))
+
+    def min_parameters(self) -> int:
+        """Each coupling's first and last matrix, and one between two hidden layers."""
+        between = self.hidden * (self.depth > 1)
+        return self.couplings * self.hidden * (between + prod(self.shape) // 2)
+
+
+@accepts(NiceConfig)
+def nice(*args: Any, rng: Rng = None, **options: Any) -> Flow:
     """NICE (Dinh et al. 2015) for images (h, w, C), which it flattens, or vectors (D,).
 
-    Even places against odd ones, reversed between couplings so that what changed passes next, then
-    one diagonal scaling. The defaults are the paper's for MNIST (section 5.1).
-
-    couplings    additive couplings
-    hidden, depth  width and number of the hidden layers of each coupling's perceptron
-    base         StandardLogistic or StandardNormal
-    dtype        np.float32 or np.float64
-    rng          seed or Generator of the random start
-
     Raises ValueError for an odd number of values, which cannot be halved.
+    rng is a seed or a Generator for the initialization; the other arguments:
     """
-    shape = arguments.shape(shape)
-    for what, value in (("couplings", couplings), ("hidden", hidden), ("depth", depth)):
-        arguments.count(what, value)
-    dims = prod(shape)
-    if dims % 2:
-        raise ValueError(f"expected an even number of values, got shape {shape}")
-    check_dtype(dtype)
-    rng = np.random.default_rng(rng)
-    layers: list[Bijection] = [Flatten(shape), EvenOdd(dims)]
-    for _ in range(couplings):
-        net = mlp(dims // 2, hidden, dims // 2, rng, dtype, depth)
-        layers += [AdditiveCoupling(net), Reverse(dims)]
-    return Flow(Chain(*layers[:-1], Scaling(dims, dtype)), base((dims,)))
+    return NiceConfig(*args, **options).build(rng)

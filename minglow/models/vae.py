@@ -1,4 +1,4 @@
-"""A variational auto-encoder, with a likelihood that is comparable with a flow's. Floor 3."""
+"""A variational auto-encoder, with a likelihood that is comparable with a flow's."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from math import log, pi
 
 import numpy as np
 
-from minglow import arguments
-from minglow.arrays import halves, join
+from minglow import validation
+from minglow.arrays.shapes import halves, join
+from minglow.bases import StandardNormal
+from minglow.bases.base import Rng
 from minglow.bijection import Net
-from minglow.distributions import Rng, StandardNormal
-from minglow.models.autoencoder import EncoderDecoder, two_perceptrons
+from minglow.models.autoencoder import EncoderDecoder, encoder_decoder_mlps
 
 LOG_SIGMA = -log(12) / 2  # the standard deviation of U[-1/2, 1/2]: as if the decoder knew nothing
 
@@ -26,7 +27,7 @@ class VAE(EncoderDecoder):
 
     One draw's ELBO, in nats, a lower bound of log p(x) in expectation (equation 3, appendix B):
 
-        z = mean + exp(log_std) * noise      noise ~ N(0, I): reparameterised (section 2.4)
+        z = mean + exp(log_std) * noise      noise ~ N(0, I): reparameterized (section 2.4)
         u = (x - y) / sigma
         log p(x_b|z_b) = -1/2 sum_i u_bi^2 - D log_sigma - D/2 log(2 pi)
         kl_b = sum_j [1/2 (mean_bj^2 + exp(2 log_std_bj) - 1) - log_std_bj]
@@ -37,7 +38,7 @@ class VAE(EncoderDecoder):
               dL/dz by the decoder's backward
               dL/dmean = dL/dz + 1/B mean
               dL/dlog_std = dL/dz * exp(log_std) * noise + 1/B (exp(2 log_std) - 1)
-              dL/dx by the encoder's backward, - dL/dy, since x is the target, too
+              dL/dx by the encoder's backward, - dL/dy, since x is also the target
 
     One sigma for all dimensions: where its gradient is zero, sigma^2 is the mean squared error, so
     that the likelihood is an auto-encoder's loss in other units, and nothing more. One for each pixel
@@ -52,35 +53,32 @@ class VAE(EncoderDecoder):
         super().__init__(encoder, decoder, shape, latent, {"log_sigma": np.full(1, log_sigma, dtype)})
         self.base = StandardNormal((latent,))
 
-    def __reduce__(self) -> tuple:
-        log_sigma = float(self.params["log_sigma"][0])
-        return type(self), (self.encoder, self.decoder, self.shape, self.latent, log_sigma, self.dtype)
-
-    def negative_elbo_and_grad(self, x: np.ndarray, rng: Rng = None) -> tuple[float, np.ndarray]:
-        """The mean negative ELBO of a batch in nats, from one draw for each sample, and its
-        derivative by x. Adds the derivatives by the parameters to every module's grads."""
+    def negative_elbo_backward(self, x: np.ndarray, rng: Rng = None) -> tuple[float, np.ndarray]:
+        """The mean negative ELBO of a batch in nats, from one z for each sample, and its derivative
+        with respect to x; adds to every module's `grads`."""
         vectors = self._vectors(x)
-        noise = self.base.sample(len(x), rng, self.dtype)
-        h, encoder_cache = self.encoder.forward(vectors)
-        mean, std = halves(h)[0], np.exp(halves(h)[1])
-        y, decoder_cache = self.decoder.forward(mean + std * noise)
-        loss = float(np.mean(kl_from_standard(h) - self._log_likelihood(vectors, y)))
-        self._finite(loss, "negative_elbo")
-        inverse_sigma = np.exp(-self.params["log_sigma"])
-        u = (vectors - y) * inverse_sigma
-        self.grads["log_sigma"] += (1 - u**2).sum() / len(u)
-        dy = -u * inverse_sigma / len(u)
-        dz = self.decoder.backward(dy, decoder_cache)
-        dmean = dz + mean / len(u)
-        dlog_std = dz * std * noise + (std**2 - 1) / len(u)
-        dx = self.encoder.backward(join(dmean, dlog_std), encoder_cache) - dy
+        with self._threads(vectors):
+            noise = self.base.sample(len(x), rng, self.dtype)
+            h, encoder_cache = self.encoder.forward(vectors)
+            mean, std = halves(h)[0], np.exp(halves(h)[1])
+            y, decoder_cache = self.decoder.forward(mean + std * noise)
+            loss = float(np.mean(kl_from_standard(h) - self._log_likelihood(vectors, y)))
+            self._finite(loss, "negative_elbo")
+            inverse_sigma = np.exp(-self.params["log_sigma"])
+            u = (vectors - y) * inverse_sigma
+            self.grads["log_sigma"] += (1 - u**2).sum() / len(u)
+            dy = -u * inverse_sigma / len(u)
+            dz = self.decoder.backward(dy, decoder_cache)
+            dmean = dz + mean / len(u)
+            dlog_std = dz * std * noise + (std**2 - 1) / len(u)
+            dx = self.encoder.backward(join(dmean, dlog_std), encoder_cache) - dy
         return loss, dx.reshape(x.shape)
 
-    loss_and_grad = negative_elbo_and_grad  # what `fit` minimises
+    loss_backward = negative_elbo_backward  # what `fit` minimizes
 
     def elbo(self, x: np.ndarray, rng: Rng = None, samples: int = 1) -> np.ndarray:
-        """The mean ELBO of `samples` draws, (B,), in nats."""
-        elbos = [log_likelihood - kl for log_likelihood, kl, _ in self._draws(x, rng, samples)]
+        """The mean ELBO over `samples` z, (B,), in nats."""
+        elbos = [log_likelihood - kl for log_likelihood, kl, _ in self._samples(x, rng, samples)]
         return self._finite(np.mean(elbos, axis=0, dtype=np.float64).astype(self.dtype), "elbo")
 
     def log_prob_bound(self, x: np.ndarray, rng: Rng = None, samples: int = 100) -> np.ndarray:
@@ -91,7 +89,7 @@ class VAE(EncoderDecoder):
         In expectation it is the ELBO for n = 1, never falls as n grows, and never exceeds log p(x),
         which it meets in the limit (theorem 1).
         """
-        ratios = [log_likelihood + ratio for log_likelihood, _, ratio in self._draws(x, rng, samples)]
+        ratios = [log_likelihood + ratio for log_likelihood, _, ratio in self._samples(x, rng, samples)]
         bound = np.logaddexp.reduce(np.array(ratios, np.float64)) - log(samples)
         return self._finite(bound.astype(self.dtype), "log_prob_bound")
 
@@ -102,8 +100,8 @@ class VAE(EncoderDecoder):
         `temperature` multiplies all noise. What p(x) is made of is means with noise: means alone
         look better than what the bits per dimension are about.
         """
-        n = arguments.count("the number of samples", n)
-        temperature = arguments.amount("temperature", temperature)
+        n = validation.check_count("the number of samples", n)
+        temperature = validation.check_number("temperature", temperature)
         rng = np.random.default_rng(rng)
         x = self.from_latents(self.base.sample(n, rng, self.dtype, temperature))
         if noise:
@@ -111,19 +109,18 @@ class VAE(EncoderDecoder):
             x += sigma * rng.standard_normal(x.shape, self.dtype)
         return x
 
-    def _draws(self, x: np.ndarray, rng: Rng, samples: int,
-               ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """log p(x|z), kl and log p(z)/q(z|x), each (B,), of `samples` draws of z."""
-        if samples < 1:
-            raise ValueError(f"expected at least 1 sample, got {samples}")
+    def _samples(self, x: np.ndarray, rng: Rng, samples: int,
+                 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """log p(x|z), kl and log p(z)/q(z|x), each (B,), of each of `samples` z."""
+        validation.check_count("samples", samples)
         vectors, rng = self._vectors(x), np.random.default_rng(rng)
-        h, _ = self.encoder.forward(vectors)
+        h = self._encode(vectors)
         mean, log_std = halves(h)
         for _ in range(samples):
             noise = self.base.sample(len(x), rng, self.dtype)
             z = mean + np.exp(log_std) * noise
             log_q = self.base.log_prob(noise) - log_std.sum(axis=1)
-            y, _ = self.decoder.forward(z)
+            y = self._decode(z)
             yield self._log_likelihood(vectors, y), kl_from_standard(h), self.base.log_prob(z) - log_q
 
     def _log_likelihood(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -141,5 +138,5 @@ def kl_from_standard(h: np.ndarray) -> np.ndarray:
 def vae(shape: tuple[int, ...], latent: int = 16, hidden: int = 256, *,
         dtype: type = np.float32, rng: Rng = None) -> VAE:
     """A VAE for images (h, w, C), which it flattens, or vectors (D,); arguments as `autoencoder`'s."""
-    encoder, decoder = two_perceptrons(shape, latent, 2 * latent, hidden, dtype, rng)
+    encoder, decoder = encoder_decoder_mlps(shape, latent, 2 * latent, hidden, dtype, rng)
     return VAE(encoder, decoder, shape, latent, dtype=dtype)

@@ -1,14 +1,14 @@
-"""Conditioners: the networks inside coupling layers.
+"""Conditioners: the nets inside coupling layers.
 
-Floor 2. They need no inverse: y, cache = net.forward(x); dx = net.backward(dy, cache).
+They need no inverse: y, cache = net.forward(x); dx = net.backward(dy, cache).
 """
 
 from minglow.nets.conditioners import (
     conv_net,
     mlp,
+    official_conv_net,
+    official_zero_conv,
     paper_conv_net,
-    published_conv_net,
-    published_zero_conv,
     res_net,
 )
 from minglow.nets.conv import Conv, EdgeBias, TransposedConv
@@ -17,6 +17,6 @@ from minglow.nets.net import AsNet, NormReLU, ReLU, Residual, Sequence, ShiftSca
 
 __all__ = [
     "AsNet", "Bias", "Conv", "Dense", "EdgeBias", "NormReLU", "ReLU", "Residual", "Sequence",
-    "ShiftScale", "TransposedConv", "conv_net", "mlp", "paper_conv_net", "published_conv_net",
-    "published_zero_conv", "res_net",
+    "ShiftScale", "TransposedConv", "conv_net", "mlp", "official_conv_net", "official_zero_conv",
+    "paper_conv_net", "res_net",
 ]

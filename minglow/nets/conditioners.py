@@ -1,7 +1,13 @@
-"""The nets inside couplings: compositions, no arithmetic of their own. Floor 2.
+"""The nets inside couplings, as compositions of the parts in this package.
 
-Each is called as net(channels_in, hidden, channels_out, rng, dtype), and starts as the constant 0, so
-that a coupling starts as one map for all inputs (Kingma & Dhariwal 2018, section 3.3).
+Each is called as net(channels_in, hidden, channels_out, rng, dtype). Its output is 0 at first, so that
+a coupling begins as the same map for all inputs (Kingma & Dhariwal 2018, section 3.3).
+
+    >>> import minglow, numpy as np
+    >>> net = minglow.nets.conv_net(1, 8, 2, rng=0)
+    >>> y, cache = net.forward(np.ones((5, 4, 4, 1), np.float32))
+    >>> y.shape, y.any()
+    ((5, 4, 4, 2), np.False_)
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ Rng = int | np.random.Generator | None
 
 def mlp(channels_in: int, hidden: int, channels_out: int, rng: Rng = None, dtype: type = np.float32,
         depth: int = 2) -> Sequence:
-    """A perceptron with `depth` hidden layers, for vectors."""
+    """An MLP for vectors, with `depth` hidden layers of width `hidden`."""
     rng = np.random.default_rng(rng)
     nets: list[Net] = []
     for channels in [channels_in] + (depth - 1) * [hidden]:
@@ -29,10 +35,11 @@ def mlp(channels_in: int, hidden: int, channels_out: int, rng: Rng = None, dtype
 
 def conv_net(channels_in: int, hidden: int, channels_out: int, rng: Rng = None,
              dtype: type = np.float32) -> Sequence:
-    """Glow's (Kingma & Dhariwal 2018, section 5; actnorm as in the published code).
+    """Glow's net (Kingma & Dhariwal 2018, section 5), with actnorm as in the official code.
 
-    3x3 convolution, actnorm, ReLU, 1x1 convolution, actnorm, ReLU, zero-start 3x3 convolution (as
-    a TransposedConv: whether the taps stand in one order or in the other, they are learned).
+    3x3 convolution, actnorm, ReLU, 1x1 convolution, actnorm, ReLU, zero-initialized 3x3 convolution.
+    The last one is a TransposedConv: its taps have the reverse order, which makes no difference, since
+    they are learned.
     """
     rng = np.random.default_rng(rng)
     return Sequence(
@@ -44,7 +51,7 @@ def conv_net(channels_in: int, hidden: int, channels_out: int, rng: Rng = None,
 
 def paper_conv_net(channels_in: int, hidden: int, channels_out: int, rng: Rng = None,
                    dtype: type = np.float32) -> Sequence:
-    """Glow's as the paper has it: biases where the published code has actnorm."""
+    """Glow's net as the paper describes it: biases where the official code has actnorm."""
     rng = np.random.default_rng(rng)
     return Sequence(
         Conv(channels_in, hidden, rng=rng, dtype=dtype), Bias(hidden, dtype), ReLU(),
@@ -53,12 +60,14 @@ def paper_conv_net(channels_in: int, hidden: int, channels_out: int, rng: Rng = 
     )
 
 
-def published_conv_net(channels_in: int, hidden: int, channels_out: int, rng: Rng = None,
-                       dtype: type = np.float32, alternating: bool = True) -> Sequence:
-    """Glow's as the published code has it (openai/glow, model.py, `f` and `revnet2d_step`).
+def official_conv_net(channels_in: int, hidden: int, channels_out: int, rng: Rng = None,
+                      dtype: type = np.float32, alternating: bool = True) -> Sequence:
+    """Glow's net in the official code (openai/glow, model.py, `f` and `revnet2d_step`).
 
-    As conv_net, with its factor 3 in every log scale, its padding that shows where the border is,
-    and, for affine couplings, outputs that alternate: what belongs to channel c stands at 2c and 2c + 1.
+    It differs from conv_net by the factor 3 in every log scale and by a padding that marks the border.
+
+    alternating  whether outputs 2c and 2c + 1 belong to channel c, as for the affine couplings of that
+                 code
     """
     rng = np.random.default_rng(rng)
     return Sequence(
@@ -66,13 +75,13 @@ def published_conv_net(channels_in: int, hidden: int, channels_out: int, rng: Rn
         NormReLU(hidden, dtype, factor=3),
         Dense(hidden, hidden, bias=False, std=0.05, rng=rng, dtype=dtype),
         NormReLU(hidden, dtype, factor=3),
-        *published_zero_conv(hidden, channels_out, dtype, alternating).nets,
+        *official_zero_conv(hidden, channels_out, dtype, alternating).nets,
     )
 
 
-def published_zero_conv(channels_in: int, channels_out: int, dtype: type = np.float32,
-                        alternating: bool = True) -> Sequence:
-    """The published code's zero-start convolution, with its padding and, if so, alternating outputs."""
+def official_zero_conv(channels_in: int, channels_out: int, dtype: type = np.float32,
+                       alternating: bool = True) -> Sequence:
+    """The official code's zero-initialized convolution, with its padding; alternating: see above."""
     nets: list[Net] = [
         TransposedConv(channels_in, channels_out, std=0.0, dtype=dtype),
         EdgeBias(channels_out, std=0.0, dtype=dtype), ShiftScale(channels_out, dtype),
@@ -82,10 +91,12 @@ def published_zero_conv(channels_in: int, channels_out: int, dtype: type = np.fl
 
 def res_net(channels_in: int, hidden: int, channels_out: int, rng: Rng = None,
             dtype: type = np.float32, blocks: int = 2) -> Sequence:
-    """RealNVP's residual net (Dinh et al. 2017, section 4.1), actnorm in batch normalisation's place.
+    """RealNVP's residual net (Dinh et al. 2017, section 4.1), with actnorm for batch normalization.
 
-    3x3 convolution, `blocks` blocks of twice (actnorm, ReLU, 3x3 convolution) around which the input
-    is added, actnorm, ReLU, zero-start 3x3 convolution.
+    3x3 convolution, residual blocks of twice (actnorm, ReLU, 3x3 convolution), actnorm, ReLU,
+    zero-initialized 3x3 convolution.
+
+    blocks  the number of residual blocks
     """
     rng = np.random.default_rng(rng)
 

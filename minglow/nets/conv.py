@@ -1,4 +1,4 @@
-"""Convolutions as matrix products. Floor 2."""
+"""Convolutions as matrix products."""
 
 from __future__ import annotations
 
@@ -7,27 +7,34 @@ from typing import Any
 import numpy as np
 
 from minglow import kernels
-from minglow.arrays import check_input, normal_weights, rows
+from minglow.arrays.shapes import check_images, normal_weights, rows
 from minglow.bijection import Net
 
 
 class Conv(Net):
-    r"""Convolution of images, size x size taps, zeros outside the image, no bias.
+    r"""Convolution of images with size x size taps, zeros outside the image, no bias.
 
         y[b, i, j] = sum_{di, dj} W[:, di, dj] x[b, i + di - r, j + dj - r]
                                              W: (C_out, size, size, C_in); r = size // 2
 
-    One matrix product, before which every pixel's neighbourhood is laid out as a row:
+    Every pixel's neighborhood is copied to a row. Then one matrix product gives all outputs:
 
         patches = gather(x)                  (B*h*w, size*size*C_in)
         y = patches W^T
 
-    backward  dL/dW = (dL/dy)^T patches      a product's gradients are products
-              dL/dx = scatter(dL/dy W)       and scatter is gather's transpose
-    start     weights N(0, std^2).
+    backward    dL/dW = (dL/dy)^T patches      a product's gradients are products
+                dL/dx = scatter(dL/dy W)       scatter is gather's transpose
+    initialize  nothing is set from data; W ~ N(0, std^2) at first.
 
-    Made for few channels in and many out: it is x that grows size * size times.
-    Raises ValueError for an even size, which has no centre.
+    Efficient for few channels in and many out, since the copy of x is size * size times as large as x.
+    Raises ValueError for an even size, which has no center.
+
+    >>> import minglow, numpy as np
+    >>> conv = minglow.nets.Conv(1, 1, size=3)
+    >>> conv.params["weight"][...] = 1  # y is the sum of each pixel's neighborhood
+    >>> conv.forward(np.ones((1, 2, 3, 1), np.float32))[0].reshape(2, 3)
+    array([[4., 6., 4.],
+           [4., 6., 4.]], dtype=float32)
     """
 
     def __init__(self, channels_in: int, channels_out: int, size: int = 3, std: float = 0.05,
@@ -52,24 +59,30 @@ class Conv(Net):
 
 
 class TransposedConv(Net):
-    r"""Transposed convolution of images, of stride 1: what Conv does on its way back.
+    r"""Transposed convolution of images with stride 1: the map from dL/dy to dL/dx of a Conv.
 
         y[b, i + di - r, j + dj - r] += x[b, i, j] W[:, di, dj]      for every pixel and tap
                                              W: (C_in, size, size, C_out); r = size // 2
 
-    Every pixel is sent to its neighbours. It is the convolution whose taps are W's in reverse
-    order, computed on the other side of the product:
+    Every pixel is added to its neighbors. This is the convolution with the taps in reverse order,
+    computed after the matrix product instead of before it:
 
         taps = x W                           (B*h*w, size*size*C_out)
         y = scatter(taps)
 
-    backward  dtaps = gather(dL/dy)          gather is scatter's transpose
-              dL/dW = x^T dtaps
-              dL/dx = dtaps W^T
-    start     weights N(0, std^2); std = 0 for the zero-start convolution that ends a conditioner.
+    backward    dtaps = gather(dL/dy)          gather is scatter's transpose
+                dL/dW = x^T dtaps
+                dL/dx = dtaps W^T
+    initialize  nothing is set from data; W ~ N(0, std^2) at first, 0 for the zero-initialized
+                convolution that ends a conditioner.
 
-    Made for many channels in and few out: it is y that grows size * size times.
-    Raises ValueError for an even size, which has no centre.
+    Efficient for many channels in and few out, since taps is size * size times as large as y.
+    Raises ValueError for an even size, which has no center.
+
+    >>> import minglow, numpy as np
+    >>> net = minglow.nets.TransposedConv(1, 1, size=3, std=0.0)
+    >>> net.forward(np.ones((1, 2, 3, 1), np.float32))[0].any()
+    np.False_
     """
 
     def __init__(self, channels_in: int, channels_out: int, size: int = 3, std: float = 0.05,
@@ -94,18 +107,24 @@ class TransposedConv(Net):
 
 
 class EdgeBias(Net):
-    r"""What a convolution of size x size taps adds where they reach beyond the image.
+    r"""A bias for each tap of a size x size convolution that reaches beyond the image.
 
         y[b, i, j] = x[b, i, j] + sum_{di, dj} outside(i + di - r, j + dj - r) bias[di, dj]
                                              bias: (size, size, C); r = size // 2
 
-    After a convolution it is the published code's padding: one more input channel, which is 1
-    outside the image and 0 inside (openai/glow, tfops.py, `add_edge_padding`). The net learns where the
-    border is.
+    After a convolution it is the official code's padding: one more input channel, which is 1 outside the
+    image and 0 inside (openai/glow, tfops.py, `add_edge_padding`). It shows the net where the border is.
 
-    backward  dL/dx = dL/dy
-              dL/dbias[di, dj] = sum_bij outside(i + di - r, j + dj - r) dL/dy[b, i, j]
-    start     bias N(0, std^2), as the convolution's weights.
+    backward    dL/dx = dL/dy
+                dL/dbias[di, dj] = sum_bij outside(i + di - r, j + dj - r) dL/dy[b, i, j]
+    initialize  nothing is set from data; bias ~ N(0, std^2) at first, as a convolution's weights.
+
+    >>> import minglow, numpy as np
+    >>> net = minglow.nets.EdgeBias(1, size=3)
+    >>> net.params["bias"][...] = 1  # counts the taps outside
+    >>> net.forward(np.zeros((1, 2, 3, 1), np.float32))[0].reshape(2, 3)
+    array([[5., 3., 5.],
+           [5., 3., 5.]], dtype=float32)
     """
 
     def __init__(self, channels: int, size: int = 3, std: float = 0.05,
@@ -137,10 +156,3 @@ def add_taps(net: Net, shape: tuple[int, int, int, int], std: float,
     if shape[1] % 2 == 0:
         raise ValueError(f"{net} expected an odd size, got {shape[1]}")
     net.add_param("weight", normal_weights(shape, std, rng, dtype))
-
-
-def check_images(net: Net, x: np.ndarray, channels: int) -> None:
-    """Raise ValueError unless x is (B, h, w, channels)."""
-    check_input(net, x, channels)
-    if x.ndim != 4:
-        raise ValueError(f"{net} expected images (B, h, w, {channels}), got {x.shape}")

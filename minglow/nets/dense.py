@@ -1,4 +1,4 @@
-"""Dense layers, which on images are 1x1 convolutions. Floor 2."""
+"""Dense layers, which on images are 1x1 convolutions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minglow.arrays import check_input, normal_weights, rows
+from minglow.arrays.shapes import check_input, normal_weights, rows
 from minglow.bijection import Net
 
 
@@ -15,10 +15,18 @@ class Dense(Net):
 
         y_n = x_n W + bias                   n runs over (B, h, w); W: (C_in, C_out)
 
-    backward  dL/dW = sum_n x_n^T dL/dy_n
-              dL/dbias = sum_n dL/dy_n
-              dL/dx_n = dL/dy_n W^T
-    start     W ~ N(0, std^2), by default 2 / C_in (He et al. 2015, equation 10); bias 0.
+    backward    dL/dW = sum_n x_n^T dL/dy_n
+                dL/dbias = sum_n dL/dy_n
+                dL/dx_n = dL/dy_n W^T
+    initialize  nothing is set from data; W ~ N(0, std^2) at first, and bias = 0.
+
+    std         by default sqrt(2 / C_in) (He et al. 2015, equation 10)
+
+    >>> import minglow, numpy as np
+    >>> net = minglow.nets.Dense(2, 1)
+    >>> net.params["weight"][...] = [[1], [10]]
+    >>> net.forward(np.array([[1, 2]], np.float32))[0]
+    array([[21.]], dtype=float32)
     """
 
     def __init__(self, channels_in: int, channels_out: int, bias: bool = True,
@@ -46,7 +54,15 @@ class Dense(Net):
 
 
 class Bias(Net):
-    """y = x + bias;  dL/dx = dL/dy, dL/dbias = sum_n dL/dy_n; bias: (C,), started at 0."""
+    """y = x + bias;  dL/dx = dL/dy, dL/dbias = sum_n dL/dy_n; bias: (C,), 0 at first.
+
+    >>> import minglow, numpy as np
+    >>> net = minglow.nets.Bias(2)
+    >>> net.backward(np.ones((3, 2), np.float32), None), net.grads["bias"]
+    (array([[1., 1.],
+           [1., 1.],
+           [1., 1.]], dtype=float32), array([3., 3.], dtype=float32))
+    """
 
     def __init__(self, channels: int, dtype: type = np.float32) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Conditioners in a row, and what stands between their matrix products. Floor 2."""
+"""Compositions of nets, and the elementwise nets between matrix products."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 
 from minglow import kernels
-from minglow.arrays import check_input, rows
+from minglow.arrays.shapes import check_input, rows
 from minglow.bijection import Bijection, Net
 from minglow.layers.actnorm import ActNorm
 
 
 class Sequence(Net):
-    """Nets in a row; backward is the chain rule, last net first."""
+    """Nets in a row: y = m_n(... m_1(x)); backward is the chain rule, last net first.
+
+    >>> import minglow, numpy as np
+    >>> net = minglow.nets.Sequence(minglow.nets.ReLU(), minglow.nets.AsNet(minglow.Reverse(2)))
+    >>> net.forward(np.array([[-1.0, 2.0]]))[0]
+    array([[2., 0.]])
+    """
 
     def __init__(self, *nets: Net) -> None:
         super().__init__()
@@ -39,7 +45,12 @@ class Sequence(Net):
 
 
 class Residual(Net):
-    """y = x + net(x);  dL/dx = dL/dy + (dnet/dx)^T dL/dy (He et al. 2016, equation 1)."""
+    """y = x + net(x);  dL/dx = dL/dy + (dnet/dx)^T dL/dy (He et al. 2016, equation 1).
+
+    >>> import minglow, numpy as np
+    >>> minglow.nets.Residual(minglow.nets.ReLU()).forward(np.array([[-1.0, 2.0]]))[0]
+    array([[-1.,  4.]])
+    """
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -58,7 +69,12 @@ class Residual(Net):
 
 
 class AsNet(Net):
-    """A bijection where a net is wanted: its y, without its log_det."""
+    """A bijection used as a net: its y, without its log_det.
+
+    >>> import minglow, numpy as np
+    >>> minglow.nets.AsNet(minglow.Reverse(2)).forward(np.array([[1.0, 2.0]]))[0]
+    array([[2., 1.]])
+    """
 
     def __init__(self, bijection: Bijection) -> None:
         super().__init__()
@@ -77,7 +93,12 @@ class AsNet(Net):
 
 
 class ReLU(Net):
-    """y = max(0, x);  dL/dx = dL/dy where y > 0, and 0 elsewhere."""
+    """y = max(0, x);  dL/dx = dL/dy where y > 0, and 0 elsewhere.
+
+    >>> import minglow, numpy as np
+    >>> minglow.nets.ReLU().forward(np.array([[-1.0, 2.0]]))[0]
+    array([[0., 2.]])
+    """
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
         y = np.maximum(x, 0)
@@ -89,12 +110,17 @@ class ReLU(Net):
 
 
 class NormReLU(Net):
-    """Actnorm, then ReLU: what follows each hidden convolution in Glow's published code.
+    """Actnorm, then ReLU: these follow each hidden convolution in Glow's official code.
 
-        y = max(0, (x + shift) * scale)              shift, scale, factor: ActNorm's
+        y = max(0, (x + shift) * scale)              shift, scale, factor: as in ActNorm
 
-    backward  with dL/dy set to 0 where y = 0, the gradients are ActNorm's: they need y alone.
-    start     ActNorm's: every channel's input to the ReLU has mean 0 and variance 1.
+    backward    ActNorm's gradients, with dL/dy set to 0 where y = 0; they need only y.
+    initialize  gives every channel mean 0 and variance 1 before the ReLU.
+
+    >>> import minglow, numpy as np
+    >>> minglow.nets.NormReLU(1, np.float64).initialize(np.array([[1.0], [3.0]]))
+    array([[0.],
+           [1.]])
     """
 
     def __init__(self, channels: int, dtype: type = np.float32, factor: float = 1.0) -> None:
@@ -122,14 +148,20 @@ class NormReLU(Net):
 
 
 class ShiftScale(Net):
-    """y = (x + shift) * exp(3 * log_scale): the end of a zero-start convolution.
+    """y = (x + shift) * exp(3 * log_scale): the end of a zero-initialized convolution.
 
-    The published code's form: shift and log_scale start at 0 and are not set from data; the 3
-    lets the output's scale move three times as fast as the weights.
+    As in the official code, shift and log_scale are 0 at first and not set from data. With the 3, the
+    scale changes three times as fast as the weights.
 
-    backward  dL/dx = dL/dy * exp(3 * log_scale)
-              dL/dshift = sum dL/dx
-              dL/dlog_scale = 3 * sum dL/dy * y
+    backward    dL/dx = dL/dy * exp(3 * log_scale)
+                dL/dshift = sum dL/dx
+                dL/dlog_scale = 3 * sum dL/dy * y
+
+    >>> import minglow, numpy as np
+    >>> net = minglow.nets.ShiftScale(1)
+    >>> net.params["log_scale"][...] = np.log(2) / 3
+    >>> net.forward(np.ones((1, 1), np.float32))[0].round(3)
+    array([[2.]], dtype=float32)
     """
 
     def __init__(self, channels: int, dtype: type = np.float32) -> None:

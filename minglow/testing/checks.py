@@ -1,10 +1,8 @@
-"""One function a promise of the contract; each raises BrokenPromise that explains itself. Floor 2.
+"""One function for each property of the contract; each raises PropertyFailed with a likely cause.
 
-check_returns stands in returns.py, check_backward in gradients.py, check_purity and check_samples in
-purity.py.
-
-Every check takes a bijection, a batch x that it maps, and a seed. Without x it makes its own: see
-examples.py. The layer that is handed in stays as it is.
+returns.py, gradients.py and purity.py hold the others. Every check takes a bijection, a batch x that
+it accepts, and a seed. Without x it uses the layers and batches of examples.py. The layer itself is
+never changed.
 """
 
 from __future__ import annotations
@@ -13,49 +11,53 @@ import numpy as np
 
 from minglow import kernels
 from minglow.bijection import Bijection
-from minglow.testing.examples import examples, finite_forward
-from minglow.testing.explain import broken, cause_of_inverse, cause_of_log_det, described
+from minglow.testing.examples import Seed, examples, finite_forward
+from minglow.testing.explain import cause_of_inverse, cause_of_log_det, describe, property_failed
 from minglow.testing.gradients import cotangents, gradients, parameters
 from minglow.testing.numerical import NotSmooth, numerical_jacobian
 
-Seed = int | np.random.Generator
 DTYPES = (np.float64, np.float32)
-# Relative to the largest number, or to 1; float32 leaves room for a condition number of some hundreds.
+# Relative to the largest value, or to 1. In float32, condition numbers of a few hundred are allowed.
 ROUND_TRIP = {np.dtype(np.float64): 1e-10, np.dtype(np.float32): 1e-4}
 
 
 def check_inverse(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
     """inverse(forward(x)) = x, and forward(inverse(y)) = y for y between outputs of forward.
 
-    Within 1e-10 in float64 and 1e-4 in float32, relative to the largest number where that is
-    above 1. Parameters move by 0.05: rounding grows with a map's conditioning.
+    Within 1e-10 in float64 and 1e-4 in float32, relative to the largest value where that is
+    above 1. Parameters are perturbed by 0.05, because rounding grows with the condition number.
     """
     for dtype in DTYPES:
         for candidate, batch in examples(layer, x, rng, dtype, size=0.05):
             y = finite_forward(candidate, batch)[0]
             if y.dtype != batch.dtype:
-                raise broken("y's dtype", described(batch), y.dtype, batch.dtype,
-                             "A number of another precision took part.")
-            _same_trip("inverse(forward(x)) = x", batch, candidate.inverse(y)[0])
-            between = (y + y[::-1]) / 2  # where outputs fill a convex set, as they mostly do
+                raise property_failed("y of x's dtype", describe(batch), y.dtype, batch.dtype,
+                                      "A value of another precision took part.")
+            _check_equal("inverse(forward(x)) = x", batch, candidate.inverse(y)[0])
+            between = (y + y[::-1]) / 2  # an output of forward, if the set of outputs is convex
             back = candidate.forward(candidate.inverse(between)[0])[0]
-            _same_trip("forward(inverse(y)) = y", between, back)
+            _check_equal("forward(inverse(y)) = y", between, back)
 
 
-def _same_trip(promise: str, start: np.ndarray, back: np.ndarray) -> None:
-    where, tolerance = described(start), ROUND_TRIP[start.dtype] * max(1.0, float(np.abs(start).max()))
-    if back.shape != start.shape or back.dtype != start.dtype:
-        raise broken(promise, where, (back.dtype, back.shape), (start.dtype, start.shape), "")
-    if not np.all(np.abs(back - start) <= tolerance):
-        worst = np.unravel_index(np.argmax(np.nan_to_num(np.abs(back - start), nan=np.inf)), start.shape)
-        place = f"sample {worst[0]}, index {tuple(map(int, worst[1:]))}, {where}"
-        raise broken(promise, place, back[worst], start[worst], cause_of_inverse(back, start))
+def _check_equal(name: str, original: np.ndarray, back: np.ndarray) -> None:
+    """Raise PropertyFailed unless a round trip leads back within rounding."""
+    tolerance = ROUND_TRIP[original.dtype] * max(1.0, float(np.abs(original).max()))
+    if back.shape != original.shape or back.dtype != original.dtype:
+        raise property_failed(name, describe(original), (back.dtype, back.shape),
+                              (original.dtype, original.shape), "")
+    if not np.all(np.abs(back - original) <= tolerance):
+        error = np.nan_to_num(np.abs(back - original), nan=np.inf)
+        worst = np.unravel_index(np.argmax(error), original.shape)
+        where = f"sample {worst[0]}, index {tuple(map(int, worst[1:]))}, {describe(original)}"
+        raise property_failed(name, where, back[worst], original[worst],
+                              cause_of_inverse(back, original))
 
 
 def check_log_det(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
-    """log_det is log|det| of each sample's Jacobian by differences, of shape (B,) and x's dtype.
+    """log_det, of shape (B,) and x's dtype, is log|det| of each sample's Jacobian.
 
-    Within 1e-9, relative and absolute, in float64. Samples on a ReLU's kink are left out.
+    The Jacobian comes from finite differences in float64; the tolerance is 1e-9, relative and
+    absolute. Samples on a ReLU's kink are skipped.
     """
     for candidate, batch in examples(layer, x, rng):
         log_det = finite_forward(candidate, batch)[1]
@@ -66,21 +68,21 @@ def check_log_det(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
             except NotSmooth:
                 continue
             if jacobian.shape[0] != jacobian.shape[1]:
-                raise broken("a bijection's dimension", described(batch), len(jacobian), len(jacobian.T),
-                             "Every number that comes in has to go out.")
+                raise property_failed("equal dimensions of x and y", describe(batch), len(jacobian),
+                                      len(jacobian.T), "A bijection has as many outputs as inputs.")
             found.append(log_det[b])
             expected.append(np.linalg.slogdet(jacobian)[1])
         if not np.allclose(found, expected, rtol=1e-9, atol=1e-9):
-            raise broken("log_det = log|det dy/dx|", described(batch), np.array(found),
-                         np.array(expected),
-                         cause_of_log_det(np.array(found), np.array(expected), batch))
+            cause = cause_of_log_det(np.array(found), np.array(expected), batch)
+            raise property_failed("log_det = log|det dy/dx|", describe(batch), np.array(found),
+                                  np.array(expected), cause)
 
 
 def check_cache(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
-    """The cache from inverse(y) gives the gradients that the cache from forward(x) gives.
+    """The cache from inverse(y) gives the same gradients as the cache from forward(x).
 
-    Within 1e-9 in float64 and 1e-3 in float32, relative to each gradient's largest entry or to a
-    thousandth of the largest of all.
+    Within 1e-9 in float64 and 1e-3 in float32, relative to each gradient's largest entry plus a
+    thousandth of the largest entry of all gradients.
     """
     for dtype in DTYPES:
         for candidate, batch in examples(layer, x, rng, dtype, size=0.05):
@@ -88,27 +90,26 @@ def check_cache(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) ->
             parts = cotangents(y, log_det, rng)
             expected = gradients(candidate, cache, *parts)
             cache = candidate.forward(batch)[2]
-            candidate.forward(batch[::-1])  # what backward needs is in the cache, not in the layer
+            candidate.forward(batch[::-1])  # must not matter: backward may use only the cache
             for name, gradient in gradients(candidate, cache, *parts).items():
                 if not np.array_equal(gradient, expected[name]):
-                    raise broken("a cache that holds all that backward needs",
-                                 f"{name}, {described(batch)}",
-                                 gradient, expected[name],
-                                 "Another forward in between changed it: the layer keeps a state.")
+                    raise property_failed("a complete cache", f"{name}, {describe(batch)}", gradient,
+                                          expected[name], "Another call of forward in between changed "
+                                          "it: the layer keeps state outside the cache.")
             found = gradients(candidate, candidate.inverse(y)[1], *parts)
             tolerance = 1e-9 if batch.dtype == np.float64 else 1e-3
             largest = max(np.abs(gradient).max(initial=0) for gradient in expected.values())
             for name, gradient in expected.items():
-                scale = np.abs(gradient).max(initial=0) + 1e-3 * largest  # some are exactly 0
+                scale = np.abs(gradient).max(initial=0) + 1e-3 * largest  # some gradients are 0
                 if not np.allclose(found[name], gradient, rtol=0, atol=tolerance * scale):
-                    raise broken("the same cache from inverse as from forward",
-                                 f"{name}, {described(batch)}", found[name], gradient,
-                                 "inverse has to cache the intermediates that forward(x) meets: "
-                                 "its own input y is forward's output.")
+                    raise property_failed("equal caches from inverse and forward",
+                                          f"{name}, {describe(batch)}", found[name], gradient,
+                                          "inverse must cache the intermediates of forward(x), and "
+                                          "its argument y is forward's output.")
 
 
 def check_initialize(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
-    """initialize(x) returns forward(x)'s y; all is finite, even where a channel is constant."""
+    """initialize(x) returns forward(x)'s y; all values are finite, also for a constant channel."""
     for candidate, batch in examples(layer, x, rng):
         constant = batch.copy()
         constant[..., 0] = 0.5
@@ -117,16 +118,17 @@ def check_initialize(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 
             values = {name: owner.params[key] for name, owner, key in parameters(candidate)}
             for name, value in {"y": y, **values}.items():
                 if not np.all(np.isfinite(value)):
-                    raise broken("a finite start", f"{name}, {described(data)}", value, "finite numbers",
-                                 "A channel that is constant over the batch has a deviation of 0.")
-            if not np.allclose(y, candidate.forward(data)[0], rtol=1e-12, atol=1e-12):
-                raise broken("initialize(x) = forward(x)'s y", described(data), y,
-                             candidate.forward(data)[0],
-                             "initialize sets the parameters, then maps x under them.")
+                    raise property_failed("a finite initialization", f"{name}, {describe(data)}", value,
+                                          "finite numbers", "A channel that is constant over the "
+                                          "batch has a standard deviation of 0.")
+            expected = candidate.forward(data)[0]
+            if not np.allclose(y, expected, rtol=1e-12, atol=1e-12):
+                raise property_failed("initialize(x) = forward(x)'s y", describe(data), y, expected,
+                                      "initialize sets the parameters, then maps x with them.")
 
 
 def check_backends(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
-    """Every backend of the CPU gives the reference's results within 1e-12, relative to the largest."""
+    """All CPU backends give the NumPy backend's results within 1e-12, relative to the largest value."""
     for candidate, batch in examples(layer, x, rng):
         results: dict[str, dict[str, np.ndarray]] = {}
         for backend in kernels.HOST:
@@ -138,5 +140,6 @@ def check_backends(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0)
             for name, expected in results["numpy"].items():
                 scale = 1 + np.abs(expected).max(initial=0)
                 if not np.allclose(found[name], expected, rtol=1e-12, atol=1e-12 * scale):
-                    raise broken("agreement of backends", f"{name}, {backend}, {described(batch)}",
-                                 found[name], expected, "The two texts of a kernel differ.")
+                    raise property_failed("agreement of backends",
+                                          f"{name}, {backend}, {describe(batch)}", found[name],
+                                          expected, "The implementations of a kernel differ.")

@@ -1,4 +1,4 @@
-"""Layers and batches to check: moved parameters, shapes that tell axes apart. Floor 2."""
+"""Layers and batches to check: perturbed parameters, and shapes whose axes differ."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minglow.bijection import Bijection, Module, check_made
-from minglow.testing.explain import broken, described
+from minglow.bijection import Bijection, Module, check_initialized
+from minglow.testing.explain import describe, property_failed
 
 M = TypeVar("M", bound=Module)
+Seed = int | np.random.Generator
 
-# Of one sample. Height and width differ, so that mixing them up shows; at most 24 numbers, so that
-# a Jacobian can be had by differences.
+# Shapes of one sample. Height and width differ, so that a layer that swaps them fails. A sample has at
+# most 24 values, so that finite differences give its Jacobian quickly.
 SHAPES = [(4,), (2, 3, 4), (1, 1, 4), (2, 4, 2), (2,), (2, 3, 2), (6,), (1, 3, 6), (2, 4, 1), (3,)]
-MOST = 3  # shapes that one layer is checked on, the first that it takes
+MAX_SHAPES = 3  # a layer is checked on the first shapes that it accepts
 
 
-def moved(module: M, rng: int | np.random.Generator = 0, size: float = 0.2,
-          dtype: type | None = None) -> M:
-    """A copy of a module, its parameters moved by normal noise: `size` of each one's own magnitude.
+def perturbed(module: M, rng: Seed = 0, size: float = 0.2, dtype: type | None = None) -> M:
+    """A copy of a module with normal noise added to its parameters.
 
-    At a zero start most gradients are zero and checks say nothing. A parameter of zeros moves by
-    `size` itself; a rotation stays well-conditioned. With `dtype` the copy's arrays are cast to
-    it, which is for bijections and conditioners: a Flow's are views of one vector.
+    The noise is `size` times each parameter's root mean square, or `size` where all entries are zero,
+    so that a rotation stays well-conditioned. A zero-initialized layer has to be perturbed: most of
+    its gradients are zero. With `dtype` the copy's arrays are cast to it; this works for bijections
+    and conditioners, but not for a Flow, whose parameters are views of one vector.
     """
     rng = np.random.default_rng(rng)
     module = copy.deepcopy(module)
@@ -41,60 +42,60 @@ def moved(module: M, rng: int | np.random.Generator = 0, size: float = 0.2,
     return module
 
 
-def examples(layer: M, x: np.ndarray | None = None, rng: int | np.random.Generator = 0,
-             dtype: type = np.float64, size: float = 0.2) -> Iterator[tuple[M, np.ndarray]]:
-    """Yield (layer, batch) pairs to check.
+def examples(layer: M, x: np.ndarray | None = None, rng: Seed = 0, dtype: type = np.float64,
+             size: float = 0.2) -> Iterator[tuple[M, np.ndarray]]:
+    """Yield (layer, batch) pairs to check; the layer is always a copy.
 
-    With x, a copy of the layer with its parameters as they are, and x, both cast to `dtype`.
-    Without, moved copies and batches of 3 for the first of SHAPES that the layer takes. Raises
-    ValueError if it takes none.
+    With x: x and the layer, its parameters unchanged, both cast to `dtype`. Without x: perturbed
+    copies and batches of 3 samples, for the first of SHAPES that the layer accepts. Raises
+    ValueError if it accepts none.
     """
     if not isinstance(layer, Module):
         kind = f"the class {layer.__name__}" if isinstance(layer, type) else type(layer).__name__
         raise ValueError(f"expected a Bijection or a Net, got {kind}")
-    check_made(layer)
+    check_initialized(layer)
     if x is not None:
         x = np.asarray(x)
         if not np.all(np.isfinite(x)):
             raise ValueError("expected a batch x of finite numbers, got NaN or inf")
-        yield moved(layer, rng, 0, dtype), x.astype(dtype)
+        yield perturbed(layer, rng, 0, dtype), x.astype(dtype)
         return
     rng = np.random.default_rng(rng)
-    taken, refusal = 0, ""
+    accepted, refusal = 0, ""
     for shape in SHAPES:
-        candidate = moved(layer, rng, size, dtype)
+        candidate = perturbed(layer, rng, size, dtype)
         batch: np.ndarray = rng.standard_normal((3, *shape)).astype(dtype)
         try:
             copy.deepcopy(candidate).forward(batch)  # type: ignore[attr-defined]
-        except ValueError as error:  # what a layer says of a shape that it doesn't take
+        except ValueError as error:  # a layer refuses a shape by a ValueError
             refusal = refusal or str(error)
             continue
         yield candidate, batch
-        taken += 1
-        if taken == MOST:
+        accepted += 1
+        if accepted == MAX_SHAPES:
             return
-    if not taken:
+    if not accepted:
         shapes = ", ".join(map(str, SHAPES))
-        raise ValueError(f"{layer} took a sample of none of the shapes {shapes}: for {SHAPES[0]} it "
-                         f"said '{refusal}'. Hand a batch that it takes to check_layer(layer, x)")
+        raise ValueError(f"{layer} accepted a sample of none of the shapes {shapes}; for {SHAPES[0]} it "
+                         f"raised '{refusal}'. Pass a batch that it accepts: check_layer(layer, x)")
 
 
 def finite_forward(layer: Bijection, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-    """layer.forward(x), whose numbers have to be finite."""
+    """layer.forward(x). Raises PropertyFailed unless y and log_det are finite."""
     y, log_det, cache = layer.forward(x)
-    check_one_for_each(log_det, x)
+    check_one_per_sample(log_det, x)
     for name, value in ("y", y), ("log_det", log_det):
         if not np.all(np.isfinite(value)):
-            raise broken("a finite forward", f"{name}, {described(x)}", np.asarray(value),
-                         "finite numbers",
-                         "forward returned NaN or inf. Is x in the map's domain?")
+            raise property_failed("a finite forward", f"{name}, {describe(x)}", np.asarray(value),
+                                  "finite numbers",
+                                  "forward returned NaN or inf. Is x in the map's domain?")
     return y, log_det, cache
 
 
-def check_one_for_each(log_det: np.ndarray, x: np.ndarray) -> None:
-    """Raise BrokenPromise unless log_det has shape (B,) and x's dtype."""
-    came, wanted = (np.shape(log_det), np.asarray(log_det).dtype), ((len(x),), x.dtype)
-    if came != wanted:
-        hint = ("A number of another precision took part." if came[0] == wanted[0] else
-                "One number for each sample: never a scalar, never a sum.")
-        raise broken("log_det's shape and dtype", described(x), came, wanted, hint)
+def check_one_per_sample(log_det: np.ndarray, x: np.ndarray) -> None:
+    """Raise PropertyFailed unless log_det has shape (B,) and x's dtype."""
+    found, expected = (np.shape(log_det), np.asarray(log_det).dtype), ((len(x),), x.dtype)
+    if found != expected:
+        hint = ("A value of another precision took part." if found[0] == expected[0] else
+                "log_det has one number per sample: it is neither a scalar nor a sum.")
+        raise property_failed("log_det of shape (B,) and x's dtype", describe(x), found, expected, hint)

@@ -1,33 +1,33 @@
-"""From wrong numbers to the usual mistake behind them. Floor 2."""
+"""Likely causes of wrong numbers, for error messages."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from minglow.arrays import pixels
+from minglow.arrays.shapes import pixels
 
 
-class BrokenPromise(AssertionError):
-    """A bijection doesn't keep the contract; the message says which promise, where, and why."""
+class PropertyFailed(AssertionError):
+    """A bijection violates the contract; the message states the property, where, and a likely cause."""
 
 
-def broken(promise: str, where: str, found: object, expected: object, cause: str) -> BrokenPromise:
-    """The error that explains itself."""
-    text = f"{promise} is broken at {where}: found {_show(found)}, expected {_show(expected)}"
+def property_failed(name: str, where: str, found: object, expected: object,
+                    cause: str) -> PropertyFailed:
+    """The exception for a property of this name that does not hold."""
+    message = f"{name} fails at {where}: found {_show(found)}, expected {_show(expected)}"
     if (isinstance(found, np.ndarray) and isinstance(expected, np.ndarray)
             and found.shape == expected.shape):
-        text += f" (largest difference {np.max(np.abs(found - expected), initial=0):.1e})"
-    text += "."
-    return BrokenPromise(f"{text} {cause}".strip())
+        message += f" (largest difference {np.max(np.abs(found - expected), initial=0):.1e})"
+    return PropertyFailed(f"{message}. {cause}".strip())
 
 
-def described(x: np.ndarray) -> str:
-    """How a batch is named in a message."""
+def describe(x: np.ndarray) -> str:
+    """A batch's shape and dtype, for a message."""
     return f"x of shape {x.shape}, {x.dtype}"
 
 
 def fixed_ratio(found: np.ndarray, expected: np.ndarray) -> float | None:
-    """r, if found = r * expected throughout, else None."""
+    """r, if found = r * expected in every entry, else None."""
     found, expected = np.ravel(found).astype(float), np.ravel(expected).astype(float)
     size = np.sum(expected * expected)
     if not np.all(np.isfinite(found)) or size == 0:
@@ -38,41 +38,41 @@ def fixed_ratio(found: np.ndarray, expected: np.ndarray) -> float | None:
 
 
 def cause_of_log_det(found: np.ndarray, expected: np.ndarray, x: np.ndarray) -> str:
-    """What a wrong log_det, (B,), usually comes from."""
+    """The usual cause of a wrong log_det, (B,)."""
     count, batch = pixels(x), len(x)
     if np.allclose(found, 0) and not np.allclose(expected, 0):
-        return "log_det is 0 although the map changes volume: it was left out."
+        return "log_det is 0, but the map changes volume: it was left out."
     if batch > 1 and np.allclose(found, expected.sum(), rtol=1e-5):
-        return "It is the sum over the batch: log_det is one number for each sample, never summed."
+        return "It is the sum over the batch: log_det has one number per sample, never summed."
     if np.ptp(expected) > 1e-4 and np.allclose(found, expected.mean(), rtol=1e-5):
-        return "It is the mean over the batch: log_det is one number for each sample."
+        return "It is the mean over the batch: log_det has one number per sample."
     return cause_of_ratio(fixed_ratio(found, expected), count, batch, "log_det") or (
-        "Its ratio to the expected one differs from sample to sample: often a term is missing, or it is "
-        "taken from the wrong half or the wrong intermediate.")
+        "Its ratio to the expected value differs between samples: often a term is missing, or it is "
+        "computed from the wrong half or the wrong intermediate.")
 
 
-def cause_of_ratio(ratio: float | None, count: int, batch: int, what: str) -> str:
-    """What a quantity that is off by one factor throughout usually comes from; "" if there is none."""
+def cause_of_ratio(ratio: float | None, count: int, batch: int, name: str) -> str:
+    """The usual cause of a quantity that is wrong by one factor in every entry; "" without a factor."""
     if ratio is None:
         return ""
     if abs(ratio) < 1e-6:
-        return f"It is 0: {what} was left out."
+        return f"It is 0: {name} was left out."
     if abs(ratio + 1) < 1e-6:
-        inverse = ", as of the inverse map" if what == "log_det" else ""
-        return f"The sign of {what} is wrong{inverse}."
-    for factor, name, advice in (
-        (count, "h*w", "every one of the h*w pixels counts, once"),
+        inverse = "; it is that of the inverse map" if name == "log_det" else ""
+        return f"The sign of {name} is wrong{inverse}."
+    for factor, symbol, advice in (
+        (count, "h*w", "each of the h*w pixels counts once"),
         (batch, "B", "a layer neither sums nor averages over the batch, the loss does"),
     ):
         if factor > 1 and abs(ratio * factor - 1) < 1e-6:
-            return f"Off by a factor {name} = {factor}: {advice}."
+            return f"It is too small by a factor {symbol} = {factor}: {advice}."
         if factor > 1 and abs(ratio / factor - 1) < 1e-6:
-            return f"{name} = {factor} times too large: {advice}."
-    return f"Off by a factor {ratio:.6g} throughout."
+            return f"It is too large by a factor {symbol} = {factor}: {advice}."
+    return f"It is wrong by a factor {ratio:.6g} in every entry."
 
 
 def cause_of_gradient(parts: dict[str, tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> str:
-    """What a wrong gradient usually comes from.
+    """The usual cause of a wrong gradient.
 
     parts: "dy" and "dlog_det" -> (found, expected) along several directions, with the other
     cotangent 0: backward is linear in the two.
@@ -85,13 +85,13 @@ def cause_of_gradient(parts: dict[str, tuple[np.ndarray, np.ndarray]], x: np.nda
         cause = cause_of_ratio(fixed_ratio(found, expected), pixels(x), len(x), f"the part from {name}")
         sentences.append(
             f"The part from {name} is wrong. " + (cause or (
-                "It bears no fixed ratio to the expected one: often a transpose (W for W^T, W^-1 for "
-                "W^-T), swapped halves, a term left out, or a stale cache.")))
-    return " ".join(sentences) or "Each part alone is right, their sum is wrong: is backward linear?"
+                "It has no fixed ratio to the expected gradient: often a transpose (W for W^T, W^-1 for "
+                "W^-T), swapped halves, a missing term, or a stale cache.")))
+    return " ".join(sentences) or "Each part is right, but their sum is wrong: is backward linear?"
 
 
 def cause_of_inverse(found: np.ndarray, expected: np.ndarray) -> str:
-    """What a wrong inverse usually comes from."""
+    """The usual cause of a wrong inverse."""
     error = float(np.max(np.abs(found - expected)))
     middle = expected.shape[-1] // 2
     swapped = np.roll(found, middle, axis=-1)
@@ -103,8 +103,8 @@ def cause_of_inverse(found: np.ndarray, expected: np.ndarray) -> str:
     same = np.isclose(found, expected, rtol=1e-6, atol=1e-6).all(axis=tuple(range(found.ndim - 1)))
     if same.any():
         wrong = np.flatnonzero(~same).tolist()
-        return f"Channels {wrong} are wrong, the others right: is each step undone?"
-    return "Steps are undone in the reverse of their order, each by its own inverse: is each one?"
+        return f"Channels {wrong} are wrong, the others are right: is each step undone?"
+    return "Does the inverse undo the steps in reverse order, each by its own inverse?"
 
 
 def _show(value: object) -> str:

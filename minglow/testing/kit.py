@@ -1,4 +1,4 @@
-"""All checks of one layer: at once, as a list, or as parametrized tests. Floor 2."""
+"""All checks of a layer: in one call, as a list, or as parametrized tests."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ CHECKS = (
 
 
 def layer_checks(x: np.ndarray | None = None, rng: int = 0) -> list[tuple[str, Check]]:
-    """(name of a promise, function of a layer that raises BrokenPromise), for every promise."""
+    """(name of the property, function of a layer that raises PropertyFailed), for each property."""
     return [(check.__name__.removeprefix("check_"), partial(check, x=x, rng=rng)) for check in CHECKS]
 
 
 def check_layer(layer: Bijection, x: np.ndarray | None = None, rng: int = 0) -> None:
-    """Every check in turn; raises the first BrokenPromise.
+    """Run every check in turn; raise the first PropertyFailed.
 
-    Without x, shapes are tried and parameters moved off their start. With x, a batch that the layer
-    maps, the parameters stay as they are: hand in moved(layer) where they start at zero.
+    Without x, several shapes are tried with perturbed parameters. With x, a batch that the layer
+    accepts, the parameters stay as they are: pass perturbed(layer) if they are zero-initialized.
     """
     for _, check in layer_checks(x, rng):
         check(layer)
@@ -51,9 +51,9 @@ def parametrize_with_checks(
         def test_my_layer(layer, check):
             check(layer)
 
-    expected_failed_checks: from a layer to {name of a promise: reason}; those tests must fail.
+    expected_failed_checks: from a layer to {name of a property: reason}; those tests must fail.
     """
-    import pytest  # noqa: PLC0415  only where tests are written
+    import pytest  # noqa: PLC0415  the other checks run without pytest
 
     cases = []
     for layer in layers:

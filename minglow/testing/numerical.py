@@ -1,4 +1,4 @@
-"""Derivatives from function values alone: what analytic ones are compared with. Floor 2."""
+"""Derivatives by finite differences, which analytic derivatives are compared with."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-# Rounding errors of differences grow as the step shrinks, the ReLU's kinks met as it grows.
+# A shorter step has larger rounding errors; a longer one meets more of the ReLUs' kinks.
 STEP = 3e-5
 
 
 class NotSmooth(ArithmeticError):
-    """Differences of two step sizes disagree: a kink, or a jump, lies between them."""
+    """Finite differences with two step sizes disagree: a kink or a jump lies within a step."""
 
 
 def directional_derivative(f: Callable[[np.ndarray], Any], x: np.ndarray, v: np.ndarray,
@@ -22,10 +22,9 @@ def directional_derivative(f: Callable[[np.ndarray], Any], x: np.ndarray, v: np.
         wide = (f(x + s v) - f(x - s v)) / 2s        narrow: the same with s/2
         derivative = (4 narrow - wide) / 3           Richardson: the error is of order s^4
 
-    For float64: in float32 rounding hides the differences. Raises NotSmooth where a ReLU's kink, or a
-    jump, lies within a step: there is no derivative to be had from differences. A kink in the middle
-    leaves wide and narrow equal, but not the bends (f(x + s v) - 2 f(x) + f(x - s v)) / s, which
-    halve with s where f is smooth.
+    Use float64: the rounding of float32 exceeds the differences. Raises NotSmooth where a ReLU's kink
+    or a jump lies within a step. A kink at x itself leaves wide and narrow equal; it shows in the
+    bends (f(x + s v) - 2 f(x) + f(x - s v)) / s, which halve with s where f is smooth.
     """
     half = step / 2
     middle, ahead, behind = f(x), f(x + step * v), f(x - step * v)
@@ -34,9 +33,9 @@ def directional_derivative(f: Callable[[np.ndarray], Any], x: np.ndarray, v: np.
     bend = (ahead - 2 * middle + behind) / step
     half_bend = (half_ahead - 2 * middle + half_behind) / half
     gap = float(max(np.max(np.abs(wide - narrow)), np.max(np.abs(bend - 2 * half_bend))))
-    # Not `>`: NaN has no derivative either. The second term is the differences' own rounding.
+    # Not `>`, so that NaN raises. The second term is the rounding of the differences.
     if not gap <= 1e-7 * np.max(np.abs(wide)) + 1e-9 * (1 + np.max(np.abs(middle))):
-        raise NotSmooth(f"differences with steps {step:g} and {half:g} differ by {gap:.2g}")
+        raise NotSmooth(f"finite differences with steps {step:g} and {half:g} differ by {gap:.2g}")
     return (4 * narrow - wide) / 3
 
 
@@ -45,8 +44,8 @@ def numerical_jacobian(forward: Callable[[np.ndarray], Any], x: np.ndarray,
     """The Jacobian (D_out, D_in) at one sample x of a function of batches, such as layer.forward.
 
     forward: (B, *x.shape) -> y, (B, ...), or a tuple that begins with y. Entry [i, j] is
-    dy_i/dx_j; samples and results are flattened in C order. All D_in unit vectors make one batch,
-    and so forward is called five times. Raises NotSmooth as directional_derivative does.
+    dy_i/dx_j; samples and results are flattened in C order. The D_in unit vectors form one batch,
+    so that forward is called five times. Raises NotSmooth as directional_derivative does.
     """
 
     def y(points: np.ndarray) -> np.ndarray:
@@ -62,10 +61,10 @@ def taylor_slope(f: Callable[[np.ndarray], float], x: np.ndarray, v: np.ndarray,
                  derivative: float, steps: tuple[float, ...] = (4e-3, 2e-3, 1e-3, 5e-4)) -> float:
     """The fitted order of f's Taylor remainder along v: 2 if `derivative` is right, less if not.
 
-        remainder(s) = |f(x + s v) - f(x) - s * derivative|        slope of its log by log s
+        remainder(s) = |f(x + s v) - f(x) - s * derivative|        slope of log remainder over log s
 
-    A wrong derivative gives 1 once the steps are short enough to see it: 1% off, and the default
-    steps may say 1.6. Returns infinity where the remainder is rounding alone, as for a linear f.
+    A wrong derivative gives 1 if the steps are short enough; for one that is wrong by 1%, the default
+    steps may give 1.6. Returns infinity where the remainder is only rounding, as for a linear f.
     """
     remainders = np.array([abs(f(x + s * v) - f(x) - s * derivative) for s in steps])
     if np.all(remainders <= 1e-12 * (1 + abs(f(x)))):

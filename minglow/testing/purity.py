@@ -1,4 +1,4 @@
-"""What a layer must not do: write to what it is given, keep a state, mix samples. Floor 2."""
+"""Purity of a layer: it modifies no argument, keeps no state and mixes no samples."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 
 from minglow.bijection import Bijection
-from minglow.testing.examples import examples, finite_forward
-from minglow.testing.explain import broken, described
+from minglow.testing.examples import Seed, examples, finite_forward
+from minglow.testing.explain import describe, property_failed
 from minglow.testing.gradients import cotangents, parameters
-
-Seed = int | np.random.Generator
 
 
 def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
-    """No argument is written to, no parameter changes outside initialize, results repeat.
+    """Arguments stay unchanged, parameters change only in initialize, and equal calls repeat results.
 
-    forward_only and inverse_only are forward and inverse without their caches.
+    forward_only and inverse_only agree with forward and inverse.
     """
     for candidate, batch in examples(layer, x, rng):
         before = [value.copy() for value in _saved(candidate)]
@@ -34,47 +32,48 @@ def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -
             copies = [value.copy() for value in given]
             method(*arguments)
             after = _saved(candidate)
-            for was, now, what in [*zip(copies, given, ["argument"] * len(copies)),
+            for was, now, kind in [*zip(copies, given, ["argument"] * len(copies)),
                                    *zip(before, after, ["parameter"] * len(before))]:
                 if not np.array_equal(was, now, equal_nan=True):
-                    raise broken("purity", f"{name}, {described(batch)}", now, was,
-                                 f"{name} wrote to its {what}: copy before writing in place, and "
-                                 "set data-dependent parameters in initialize alone.")
+                    raise property_failed("purity", f"{name}, {describe(batch)}", now, was,
+                                          f"{name} wrote to its {kind}: copy before writing in place, "
+                                          "and set data-dependent parameters only in initialize.")
             rebound = [key for key, array in _owned(candidate).items() if array is not owned[key]]
             if rebound:
-                raise broken("purity", f"{name}, {described(batch)}", f"{rebound[0]} rebound",
-                             "the same array", "Write params[...][...] = and grads[...] +=: an "
-                             "optimiser holds views of them.")
-        _same("forward", batch, "forward keeps a state between calls.",
-              zip(candidate.forward(batch), (y, log_det)))
-        _same("forward_only", batch, "It has to return what forward does, without the cache.",
-              zip(candidate.forward_only(batch), (y, log_det)))
-        _same("inverse_only", batch, "It has to return what inverse does, without the cache.",
-              [(candidate.inverse_only(y), candidate.inverse(y)[0])])
+                raise property_failed("purity", f"{name}, {describe(batch)}", f"{rebound[0]} rebound",
+                                      "the same array", "Write params[...][...] = and grads[...] +=: "
+                                      "an optimizer holds views of them.")
+        _check_repeats("forward", batch, "forward keeps state between calls.",
+                       zip(candidate.forward(batch), (y, log_det)))
+        _check_repeats("forward_only", batch, "It must return forward's y and log_det.",
+                       zip(candidate.forward_only(batch), (y, log_det)))
+        _check_repeats("inverse_only", batch, "It must return inverse's x.",
+                       [(candidate.inverse_only(y), candidate.inverse(y)[0])])
 
 
-def _same(name: str, batch: np.ndarray, cause: str,
-          pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+def _check_repeats(method: str, batch: np.ndarray, cause: str,
+                   pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
     for found, expected in pairs:
         if not np.array_equal(found, expected):
-            raise broken("repeatability", f"{name}, {described(batch)}", found, expected, cause)
+            raise property_failed("repeatability", f"{method}, {describe(batch)}", found, expected,
+                                  cause)
 
 
 def check_samples(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
-    """A sample's y and log_det depend on that sample alone, not on its batch or place in it."""
+    """A sample's y and log_det depend neither on the other samples of its batch nor on its index."""
     for candidate, batch in examples(layer, x, rng):
         y, log_det, _ = finite_forward(candidate, batch)
-        for what, chosen in ("in reverse order", slice(None, None, -1)), ("alone", slice(0, 1)):
+        for label, chosen in ("in reverse order", slice(None, None, -1)), ("one sample", slice(0, 1)):
             parts = candidate.forward(batch[chosen])
-            for name, whole, part in zip(("y", "log_det"), (y, log_det), parts):
-                if not np.allclose(part, whole[chosen], rtol=1e-11, atol=1e-11):
-                    raise broken("independence of samples", f"{name}, {what}, {described(batch)}",
-                                 part, whole[chosen],
-                                 "A statistic of the batch, or another sample, leaked in.")
+            for name, complete, part in zip(("y", "log_det"), (y, log_det), parts):
+                if not np.allclose(part, complete[chosen], rtol=1e-11, atol=1e-11):
+                    raise property_failed("independence of samples",
+                                          f"{name}, {label}, {describe(batch)}", part, complete[chosen],
+                                          "It depends on another sample, or on a batch statistic.")
 
 
 def _owned(layer: Bijection) -> dict[str, np.ndarray]:
-    """Every array that FlatParams would make a view of, by name."""
+    """Every parameter and gradient array, by name; FlatParams makes views of them."""
     return {f"{kind} {name}": arrays[key] for name, owner, key in parameters(layer)
             for kind, arrays in (("parameter", owner.params), ("gradient", owner.grads))}
 

@@ -3,7 +3,7 @@
 
 (() => {
   const {byId, shown} = explore;
-  const {levels, images, labels, ...model} = window.minglowData.digits; // levels of grey, 0 .. 16
+  const {levels, images, labels, ...model} = window.minglowData.digits; // levels of gray, 0 .. 16
   const flow = new glow.Flow(model);
   const DIMS = 64, SAMPLES = 24, FRAMES = 9, COPIES = 8;
   const LEVELS = [[0, 32], [32, 64]]; // which latents left at which level: as minglow's latent_views
@@ -19,10 +19,10 @@
   const latents = x => flow.latents(asImages(x)).data;
   const logProb = x => flow.logProb(asImages(x));
 
-  /** Grey levels 0 .. 16 as real numbers in [-1/2, 1/2]: the middle of each level's cell. */
+  /** Gray levels 0 .. 16 as real numbers in [-1/2, 1/2]: the middle of each level's cell. */
   const real = image => Float64Array.from(image, value => (value + 0.5) / levels - 0.5);
 
-  /** The grey level whose cell holds x, as a share of the darkest: minglow's quantize, drawn. */
+  /** The gray level whose cell holds x, as a share of the darkest: minglow's quantize, drawn. */
   const quantize = x => Math.max(0, Math.min(levels - 1, Math.floor((x + 0.5) * levels)));
   const drawn = x => Array.from({length: x.length / DIMS}, (_, i) =>
     Array.from(x.subarray(DIMS * i, DIMS * (i + 1)), value => quantize(value) / (levels - 1)));

@@ -11,8 +11,8 @@ const explore = (() => {
     return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
   }
 
-  /** A colour of explore.css, as it is in the light or in the dark. */
-  function colour(name) {
+  /** A color of explore.css, as it is in the light or in the dark. */
+  function color(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   }
 
@@ -102,7 +102,7 @@ const explore = (() => {
     const pitch = 9, lines = Math.ceil(images.length / columns), context = canvas.getContext("2d");
     canvas.width = columns * pitch - 1;
     canvas.height = lines * pitch - 1;
-    const [paper, ink] = ["paper", "ink"].map(name => channelsOf(colour(name)));
+    const [paper, ink] = ["paper", "ink"].map(name => channelsOf(color(name)));
     images.forEach((image, index) => {
       const picture = context.createImageData(8, 8);
       image.forEach((value, pixel) => {
@@ -115,5 +115,5 @@ const explore = (() => {
 
   const channelsOf = hex => [1, 3, 5].map(at => parseInt(hex.slice(at, at + 2), 16));
 
-  return {byId, colour, drawDigits, eachFrame, handle, normals, onTheme, shown, svg};
+  return {byId, color, drawDigits, eachFrame, handle, normals, onTheme, shown, svg};
 })();

@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  const {byId, colour, shown} = explore;
+  const {byId, color, shown} = explore;
   const HALF = 3.5, SAMPLES = 900, GRID = 12, ALONG = 241; // the view; how many points, lines, points of a line
   const NAMES = {two_moons: "two moons", pinwheel: "pinwheel"};
   const UNDOING = { // what a layer's inverse does
@@ -88,7 +88,7 @@
     const grid = between(paths.grid, position), samples = between(paths.samples, position);
 
     if (byId("grid").checked) {
-      context.strokeStyle = colour("line");
+      context.strokeStyle = color("line");
       context.globalAlpha = 0.55;
       context.lineWidth = 0.8 * ratio;
       for (let start = 0; start < grid.length / 2; start += ALONG) {
@@ -99,7 +99,7 @@
       context.globalAlpha = 1;
     }
     if (withTruth) {
-      context.strokeStyle = colour("text");
+      context.strokeStyle = color("text");
       context.globalAlpha = 0.6;
       context.lineWidth = 1.1 * ratio;
       const arm = 2.5 * ratio;
@@ -114,9 +114,9 @@
       }
       context.globalAlpha = 1;
     }
-    const first = paths.samples[0].data; // colours say where a point began
+    const first = paths.samples[0].data; // colors say where a point began
     ["first", "second", "third", "fourth"].forEach((name, quadrant) => {
-      context.fillStyle = colour(name);
+      context.fillStyle = color(name);
       for (let i = 0; i < SAMPLES; i++) {
         if (2 * (first[2 * i] < 0) + (first[2 * i + 1] < 0) !== quadrant) continue;
         const [x, y] = put(samples, i);
@@ -129,8 +129,8 @@
       const [x, y] = put(between(probePath, position), 0);
       context.beginPath();
       context.arc(x, y, 6 * ratio, 0, 2 * Math.PI);
-      context.fillStyle = colour("text");
-      context.strokeStyle = colour("page");
+      context.fillStyle = color("text");
+      context.strokeStyle = color("page");
       context.lineWidth = 2 * ratio;
       context.fill();
       context.stroke();

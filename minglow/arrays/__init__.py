@@ -1,0 +1,1 @@
+"""Arrays: shapes and checks, devices, threads of the matrix products, memory."""

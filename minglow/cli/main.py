@@ -1,0 +1,151 @@
+"""The command line: train, sample, evaluate, interpolate, info, export, check.
+
+Whatever goes wrong is a single line on stderr and a non-zero exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+import numpy as np
+
+import minglow
+from minglow import kernels
+from minglow.cli.check import run_check
+from minglow.cli.commands import run_evaluate, run_export, run_info, run_interpolate, run_sample
+from minglow.cli.options import Parser, add_config, add_model, count, path, positive_number
+from minglow.cli.terminal import discard_output, print_error
+from minglow.cli.train import run_train
+from minglow.runs.config import DataConfig
+from minglow.training import Interrupted, TrainingConfig
+from minglow.training.distributed import ProcessError, launched
+from minglow.validation import single_line
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = Parser(prog="minglow", description=minglow.__doc__)
+    top.add_argument("--version", action="version", version=f"minglow {minglow.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, example: str) -> argparse.ArgumentParser:
+        text = inspect.cleandoc(run.__doc__)
+        sub = commands.add_parser(
+            name, help=text.splitlines()[0], description=text, epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub.set_defaults(run=run, parser=sub)
+        return sub
+
+    def add_machine(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--backend", choices=kernels.BACKENDS, default=argparse.SUPPRESS,
+                         help="implementation of the hot loops (default: numba)")
+        sub.add_argument("--threads", type=count("threads"), default=argparse.SUPPRESS,
+                         help="BLAS threads (default: all cores for large flows, 1 for small ones)")
+
+    def add_seed(sub: argparse.ArgumentParser, what: str) -> None:
+        sub.add_argument("--seed", type=count("seed", 0), default=0, help=f"seed of {what} (default: 0)")
+
+    sub = command("train", run_train, "minglow train --data photos.npz -L 3 -K 8 --hidden 128")
+    add_machine(sub)
+    add_config(sub, DataConfig)
+    add_model(sub)
+    add_config(sub, TrainingConfig)
+    sub.add_argument("--runs", type=path, default=argparse.SUPPRESS,
+                     help="folder of all runs (default: runs)")
+    sub.add_argument("--name", default=argparse.SUPPRESS,
+                     help="name of this run's folder (default: the data's name and a number)")
+    sub.add_argument("--resume", type=path, metavar="RUN", default=argparse.SUPPRESS,
+                     help="resume an interrupted run with the options that it was started with")
+
+    sub = command("sample", run_sample, "minglow sample runs/digits-1 -n 64 --temperature 0.8")
+    add_checkpoint(sub, out=True)
+    add_machine(sub)
+    add_seed(sub, "the samples")
+    sub.add_argument("-n", dest="number", type=count("n"), default=80,
+                     help="number of samples (default: 80)")
+    sub.add_argument("--temperature", type=positive_number("temperature"), default=0.8,
+                     help="factor of the latents' noise (default: 0.8)")
+    sub.add_argument("--label", type=count("label", 0),
+                     help="class of all samples, for a model with --classes")
+
+    sub = command("evaluate", run_evaluate, "minglow evaluate runs/digits-1")
+    add_checkpoint(sub)
+    add_machine(sub)
+    add_config(sub, DataConfig, defaults=False)
+
+    sub = command("interpolate", run_interpolate, "minglow interpolate runs/digits-1 --pairs 4 --seed 3")
+    add_checkpoint(sub, out=True)
+    add_machine(sub)
+    add_config(sub, DataConfig, defaults=False)
+    add_seed(sub, "the choice of images")
+    sub.add_argument("--pairs", type=count("pairs"), default=6, help="number of pairs (default: 6)")
+    sub.add_argument("--frames", type=count("frames", 2), default=9,
+                     help="images for each pair (default: 9)")
+
+    add_checkpoint(command("info", run_info, "minglow info runs/digits-1"))
+
+    sub = command("export", run_export, "minglow export runs/digits-1 --out digits.safetensors")
+    add_checkpoint(sub)
+    sub.add_argument("--out", type=path,
+                     help="file to write (default: model.safetensors in the run's folder)")
+
+    sub = command("check", run_check, "minglow check my_module:MyLayer")
+    sub.add_argument("target", help="module:name of a Bijection, or of what builds one")
+    add_seed(sub, "the parameters and the batches")
+    return top
+
+
+def add_checkpoint(sub: argparse.ArgumentParser, out: bool = False) -> None:
+    """Add the model, and the file for the result."""
+    sub.add_argument("checkpoint", type=path,
+                     help="a run's folder, its model.npz, or a .safetensors file")
+    if out:
+        sub.add_argument("--out", type=path,
+                         help="file to write (default: a .png in the model's folder)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status.
+
+    Among the processes of an mpiexec only the first one prints. A closed stream prints nothing.
+    """
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, \
+            redirect_stdout(nowhere if launched() or sys.stdout is None else sys.stdout), \
+            redirect_stderr(nowhere if launched() or sys.stderr is None else sys.stderr):
+        return run(argv)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command and report any error in a single line; return the exit status."""
+    args, unknown = parser().parse_known_args(argv)
+    if unknown:  # reported by the command, whose help lists its options
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    try:
+        if "backend" in args:
+            minglow.use(args.backend)
+        if "threads" in args:
+            minglow.threads(args.threads)
+        with np.errstate(all="ignore"):  # Flow checks for NaN and inf, and reports where they arose
+            return args.run(args) or 0
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
+        discard_output(sys.stdout)
+        return 128 + 13
+    except (ProcessError, ValueError, ArithmeticError, OSError, ImportError, MemoryError) as error:
+        print_error(f"minglow {args.command}: error: {single_line(error)}")
+        return 1
+    except Interrupted as interruption:
+        print_error(f"minglow {args.command}: {interruption}")
+        return 128 + interruption.signal
+    except KeyboardInterrupt:
+        print_error(f"minglow {args.command}: interrupted")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Options of the command line, made from the fields of configurations."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from minglow import validation
+from minglow.models.config import MODELS, ModelConfig
+from minglow.storage.config import Config, Option, options
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are a single line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and where help is; exit with 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def add_config(parser: argparse.ArgumentParser, *configs: type[Config], defaults: bool = True) -> None:
+    """Add the options of configurations; one that several share appears once.
+
+    An option that is not given is absent from the result. defaults: whether the help shows them.
+    """
+    owners: dict[str, list[type[Config]]] = {}
+    for config in configs:
+        for name, (detail, _) in options(config).items():
+            if detail.cli:
+                owners.setdefault(name, []).append(config)
+    for name, having in owners.items():
+        detail, hint = options(having[0])[name]
+        notes = [_defaults(name, having)] if defaults else []
+        if len(having) < len(configs):
+            notes.insert(0, f"of {', '.join(map(label, having))}")
+        notes = [note for note in notes if note]
+        text = f"{detail.help} ({'; '.join(notes)})" if notes else detail.help
+        flags = [detail.flag] * bool(detail.flag) + [flag_of(name)]
+        details: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        if hint is not bool:
+            choices = list(dict.fromkeys(key for c in having for key in options(c)[name][0].choices))
+            details = {"choices": choices or None, "type": parse(name, detail, hint),
+                       "metavar": None if choices else name.upper()}
+        parser.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=text.replace("%", "%%"),
+                            **details)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add `--model` and the options of every model."""
+    parser.add_argument("--model", choices=list(MODELS), default=argparse.SUPPRESS,
+                        help="model; official is Glow as the official code computes it (default: glow)")
+    add_config(parser, *MODELS.values())
+
+
+def check_model_options(given: dict[str, Any], model: str) -> None:
+    """Raise ValueError for an option that the chosen model does not have; it names those that do."""
+    owners = {name: [key for key, config in MODELS.items() if name in options(config)]
+              for config in MODELS.values() for name in options(config)}
+    for name in sorted(given.keys() & owners.keys()):
+        if model not in owners[name]:
+            raise ValueError(f"{flag_of(name)} is an option of --model {' or '.join(owners[name])}, "
+                             f"not of {model}")
+        config: type[ModelConfig] = MODELS[model]
+        detail, hint = options(config)[name]
+        detail.check(flag_of(name), hint, given[name])  # a choice that only another model has
+
+
+def flag_of(name: str) -> str:
+    """The option's long flag."""
+    return f"--{name.replace('_', '-')}"
+
+
+def parse(name: str, detail: Option, hint: Any) -> Callable[[str], Any]:
+    """A function from an argument's text to the option's value."""
+    kinds = get_args(hint) or (hint,)
+
+    def value_of(text: str) -> Any:
+        try:
+            return detail.check(name, hint, number(text) if {int, float} & {*kinds} else text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return value_of
+
+
+def number(text: str) -> Any:
+    """The number that a text stands for, or the text; Python's 1_000 is no number elsewhere."""
+    if text.isdecimal() and len(text) <= len(str(validation.MAX_COUNT)):
+        return int(text)
+    try:
+        return text if "_" in text or text.isdecimal() else float(text)
+    except ValueError:
+        return text
+
+
+def count(name: str, minimum: int = 1) -> Callable[[str], int]:
+    """A parser of whole numbers of at least the minimum, for options that are no configuration's."""
+    return parse(name, Option("", minimum=minimum), int)
+
+
+def positive_number(name: str) -> Callable[[str], float]:
+    """A parser of numbers of at least 0, for options that are no configuration's."""
+    return parse(name, Option(""), float)
+
+
+def path(text: str) -> Path:
+    """A path; an empty one, from a variable that is not set, is refused."""
+    try:
+        return Path(validation.check_path(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _defaults(name: str, having: list[type[Config]]) -> str:
+    """The default values, as help shows them."""
+    found = {config: next(f.default for f in fields(config) if f.name == name) for config in having}
+    values = {value for value in found.values() if value is not None and value is not False}
+    if not values:
+        return ""
+    if len(set(found.values())) == 1:
+        return f"default: {_shown(values.pop())}"
+    each = (f"{label(config)} {_shown(value)}" for config, value in found.items() if value is not None)
+    return f"default: {', '.join(each)}"
+
+
+def label(config: type[Config]) -> str:
+    """A configuration's name in help texts."""
+    return getattr(config, "model", config.__name__)
+
+
+def _shown(value: Any) -> str:
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)

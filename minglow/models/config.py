@@ -1,0 +1,52 @@
+"""What a model is built from: one declaration for Python, the command line and files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minglow.bases import Base
+from minglow.bases.base import Rng
+from minglow.bijection import Bijection
+from minglow.flow import Flow
+from minglow.storage.config import Config, option
+
+MODELS: dict[str, type[ModelConfig]] = {}  # by their names on the command line
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """Settings of a model; `class MyConfig(ModelConfig, model="mine")` makes `--model mine`.
+
+    model                 its name
+    default_learning_rate the peak of the learning rate, where training is not given one
+    """
+
+    model: ClassVar[str]
+    default_learning_rate: ClassVar[float] = 0.01
+
+    shape: tuple[int, ...] = option(help="shape of one sample, (h, w, C) or (D,)", cli=False)
+    dtype: str = option("float32", "precision of parameters and arithmetic",
+                        choices={"float32": np.float32, "float64": np.float64}, kw_only=True)
+
+    def __init_subclass__(cls, model: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.model = model
+        MODELS[model] = cls
+
+    def build(self, rng: Rng = None) -> Flow:
+        """The flow that these settings describe, randomly initialized by a seed or a Generator."""
+        return Flow(*self.build_parts(np.random.default_rng(rng)), config=self)
+
+    def build_parts(self, rng: np.random.Generator) -> tuple[Bijection, Base]:
+        """The bijection and the base distribution of the flow."""
+        raise NotImplementedError(f"{type(self).__name__} has no build_parts")
+
+    def min_parameters(self) -> int:
+        """A lower bound of the number of parameters, within a factor of about thirty.
+
+        It keeps an untrusted configuration from asking for memory that its file cannot fill.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no min_parameters")

@@ -1,0 +1,1 @@
+"""A training run: its configuration, its folder, and what is loaded from it."""

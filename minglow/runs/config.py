@@ -1,0 +1,118 @@
+"""The configuration of a run: model, data and training, as a checkpoint stores them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from reprlib import repr as shortened
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minglow.arrays import memory
+from minglow.data import PACKAGED, Images, load
+from minglow.data.readers import formats
+from minglow.dequantization import (
+    Dequantizer,
+    NoDequantizer,
+    UniformDequantizer,
+    VariationalDequantizer,
+)
+from minglow.models.config import MODELS, ModelConfig
+from minglow.storage.config import Config, option, pick
+from minglow.training.config import TrainingConfig
+
+DEQUANTIZERS = {"uniform": UniformDequantizer, "none": NoDequantizer,
+                "variational": VariationalDequantizer}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Config):
+    """Which images, how they are read, and what fills their bins."""
+
+    data: str = option("digits", f"{', '.join(PACKAGED)}, or the path of images: {formats()}")
+    bins: int | None = option(None, "number of intensity levels of a file, 256 if not given", minimum=2,
+                              maximum=256)
+    bits: int | None = option(None, "keep this number of bits of 8", minimum=1, maximum=8)
+    size: int | None = option(None, "scale and crop the pictures of a folder to this size", minimum=1)
+    grayscale: bool = option(False, "read the pictures of a folder as grayscale")
+    dequantizer: str = option("uniform", "the noise that fills the bins", choices=tuple(DEQUANTIZERS))
+
+    def load(self) -> Images:
+        """The images. Raises ValueError for what cannot be read."""
+        return load(self.data, bins=self.bins, bits=self.bits, size=self.size,
+                    grayscale=self.grayscale)
+
+    @property
+    def final_bins(self) -> int:
+        """The number of bins once the bits are reduced."""
+        return 2**self.bits if self.bits not in (None, 8) else self.bins or 256
+
+
+class RunConfig(NamedTuple):
+    """Everything that a run is built from."""
+
+    model: ModelConfig
+    data: DataConfig
+    training: TrainingConfig
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings, as JSON can hold them."""
+        return {"model": model_to_json(self.model), "data": self.data.to_json(),
+                "training": self.training.to_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RunConfig:
+        """The settings that `to_json` gave, all validated. Raises ValueError."""
+        return cls(model_from_json(values),
+                   DataConfig.from_json(values.get("data"), "the settings of the data"),
+                   TrainingConfig.from_json(values.get("training"), "the settings of training"))
+
+    @classmethod
+    def for_images(cls, given: dict[str, Any], model: str, reading: DataConfig, images: Images,
+                   ) -> RunConfig:
+        """The settings for options by name, completed by what the images decide."""
+        built = MODELS[model](shape=images.train.shape[1:], **pick(given, MODELS[model]))
+        # The number of bins in the file: images have fewer once bits are reduced.
+        reading = replace(reading, bins=256 if reading.bits not in (None, 8) else images.bins)
+        training = TrainingConfig(**pick(given, TrainingConfig)).resolved(built, images)
+        return cls(built, reading, training)
+
+    def build_dequantizer(self) -> Dequantizer:
+        """The dequantizer, at its random initialization."""
+        bins, model = self.data.final_bins, self.model
+        if self.data.dequantizer != "variational":
+            return DEQUANTIZERS[self.data.dequantizer](bins)
+        return VariationalDequantizer(model.shape, bins, getattr(model, "hidden", 32),
+                                      rng=self.training.seed, dtype=model.chosen("dtype"))
+
+    def check_memory(self) -> None:
+        """Raise ValueError for training that this machine's memory cannot hold.
+
+        A lower bound: five numbers for each parameter, Python's objects for each flow step, and one
+        float32 for each pixel of a batch.
+        """
+        model = self.model
+        size = np.dtype(model.chosen("dtype")).itemsize
+        needed = max(5 * size * model.min_parameters(),
+                     10_000 * getattr(model, "flow_steps", getattr(model, "couplings", 1)),
+                     4 * prod(model.shape) * self.training.batch_size)
+        if needed > memory.installed():
+            raise ValueError(f"expected training that fits into {memory.installed() / 1e9:.0f} GB of "
+                             f"memory, got one that takes at least {shortened(needed)} bytes: take a "
+                             "smaller model or batch")
+
+
+def model_to_json(config: ModelConfig) -> dict[str, Any]:
+    """A model's name and settings. Raises ValueError if one is a function without a name."""
+    return {"name": config.model} | config.to_json()
+
+
+def model_from_json(values: dict[str, Any]) -> ModelConfig:
+    """The settings under "model", validated completely. Raises ValueError."""
+    model = values.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("name"), str) or (
+            model["name"] not in MODELS):
+        raise ValueError(f"expected a model among {', '.join(MODELS)}, got {shortened(model)}")
+    settings = {key: value for key, value in model.items() if key != "name"}
+    return MODELS[model["name"]].from_json(settings, f"the settings of {model['name']}")

@@ -1,0 +1,108 @@
+"""Saving flows, and loading what was saved: flows, dequantizers and the settings of their run."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from minglow import validation
+from minglow.dequantization import Dequantizer
+from minglow.flow import Flow
+from minglow.runs import folder
+from minglow.runs.config import RunConfig, model_from_json, model_to_json
+from minglow.storage import checkpoint
+from minglow.storage.checkpoint import Checkpoint, CheckpointError
+from minglow.storage.weights import export_safetensors, read_safetensors
+
+SAFETENSORS = ".safetensors"
+
+
+class Run(NamedTuple):
+    """What a training run left."""
+
+    flow: Flow
+    dequantizer: Dequantizer
+    config: RunConfig
+
+
+def save(flow: Flow, path: str | Path) -> None:
+    """Write a flow to a file: a checkpoint, or weights if the path ends in .safetensors.
+
+    The file holds the flow's arrays, the settings of its layers and, for a model of minglow.models,
+    what it is built from. A file of that name stays intact until the new one is complete.
+    """
+    validation.check_instance("flow", flow, Flow)
+    path, config = Path(validation.check_path(path)), {}
+    if flow.config is not None:
+        with suppress(ValueError):  # a function of the user's own among the settings: load needs `into`
+            config = {"model": model_to_json(flow.config)}
+    (export_safetensors if path.suffix == SAFETENSORS else checkpoint.save)(path, flow, config)
+
+
+def load(path: str | Path, into: Flow | None = None) -> Flow:
+    """The flow in a run's folder, a checkpoint or a .safetensors file.
+
+    into: a flow of the same layers, which gets the file's arrays; needed for layers of one's own, which
+    no file can build. Raises CheckpointError for what does not fit, and leaves `into` untouched then.
+    """
+    saved = read(path)
+    flow = build(saved) if into is None else validation.check_instance("into", into, Flow)
+    checkpoint.restore(saved, flow)
+    return flow
+
+
+def load_run(path: str | Path) -> Run:
+    """The flow that a run left, its dequantizer, and its settings. Raises CheckpointError."""
+    saved = read(path)
+    config = run_config(saved)
+    flow = load(path)
+    dequantizer = config.build_dequantizer()
+    value = dequantizer.flat.value
+    if value.size:
+        path = Path(path)
+        model = saved.path if path.suffix == ".npz" else folder.in_run(path, folder.CHECKPOINT)
+        if not model.is_file():
+            raise CheckpointError(f"{path}: expected the run's {model.name} in the same folder, which "
+                                  "holds the dequantizer that was trained with the flow, got none")
+        found = checkpoint.read(model).arrays.get("dequantizer")
+        checkpoint.check_like(model, "dequantizer", found, value)
+        value[...] = found
+    return Run(flow, dequantizer, config)
+
+
+def read(path: str | Path) -> Checkpoint:
+    """The content of a run's best model, a checkpoint or a .safetensors file. Raises CheckpointError."""
+    path = Path(validation.check_path(path))
+    if path.suffix == SAFETENSORS and not path.is_dir():
+        return read_safetensors(path)
+    best = path / folder.CHECKPOINT
+    if (path / folder.LAST).exists() and not best.exists():
+        raise CheckpointError(f"{best}: no such file, a run writes it at its first evaluation")
+    return checkpoint.read(best if path.is_dir() else path)
+
+
+def build(saved: Checkpoint) -> Flow:
+    """The flow that a file's settings describe, at its random initialization.
+
+    The settings are validated, and compared with the file's size, before any memory is taken. Raises
+    CheckpointError that names the file.
+    """
+    if "model" not in saved.config:
+        raise CheckpointError(f"{saved.path}: expected the settings of a model, got none: build the "
+                              "flow, and load it by minglow.load(path, into=flow)")
+    try:
+        config = model_from_json(saved.config)
+        if 4 * config.min_parameters() > saved.path.stat().st_size:  # a parameter takes at least 4 bytes
+            raise ValueError("it describes more parameters than the file can hold")
+        return config.build()
+    except ValueError as error:
+        raise CheckpointError(f"{saved.path}: its configuration cannot be used: {error}") from None
+
+
+def run_config(saved: Checkpoint) -> RunConfig:
+    """The settings of the run that wrote a file. Raises CheckpointError that names it."""
+    try:
+        return RunConfig.from_json(saved.config)
+    except ValueError as error:
+        raise CheckpointError(f"{saved.path}: its configuration cannot be used: {error}") from None

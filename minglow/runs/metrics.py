@@ -1,0 +1,114 @@
+"""metrics.csv of a run, one line for each step, and the progress on the terminal."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from time import perf_counter
+from typing import TextIO
+
+from tqdm import tqdm
+
+from minglow.storage.archive import replacing
+from minglow.training.loop import Progress
+
+METRICS = "metrics.csv"
+
+
+class Bar(tqdm):
+    """A progress bar without tqdm's monitoring thread, which could outlive an interrupted run."""
+
+    monitor_interval = 0
+
+
+class Recorder:
+    """Writes metrics.csv and shows progress; called with a Progress after each step.
+
+    On a terminal it shows a progress bar, elsewhere a key=value line for each evaluation. A run that
+    resumes after `done` steps keeps their lines, drops later ones, and continues to count the seconds.
+    """
+
+    def __init__(self, folder: Path, steps: int, stream: TextIO, done: int = 0) -> None:
+        self.stream = stream
+        self.curve: list[tuple[int, float, float]] = []  # step, mean training bits, held-out bits
+        self.since: list[float] = []  # training bits since the last evaluation
+        path = folder / METRICS
+        lines = read_lines(path, done)
+        with replacing(path) as file:
+            header = ",".join((*Progress._fields, "seconds"))
+            file.write("".join(f"{line}\n" for line in [header, *lines]).encode())
+        for step, bits, held_out_bits, _ in map(figures, lines):
+            self._remember(step, bits, held_out_bits)
+        self.start = perf_counter() - (figures(lines[-1])[-1] if lines else 0.0)
+        self.first, self.began = done, perf_counter()
+        self.file = path.open("a", encoding="utf-8")
+        self.bar = Bar(total=steps, initial=done, unit="step", file=self.stream, dynamic_ncols=True,
+                       disable=not self.stream.isatty())
+
+    def __call__(self, progress: Progress) -> None:
+        """Record one step."""
+        seconds = perf_counter() - self.start
+        fields = ("" if value is None else f"{value:.6g}" for value in (*progress, seconds))
+        self.file.write(",".join(fields) + "\n")
+        self._remember(progress.step, progress.bits, progress.held_out_bits)
+        self._show(progress, seconds)
+
+    def print(self, line: str) -> None:
+        """Print a line above the progress bar."""
+        self.bar.write(line, file=self.stream)
+
+    def flush(self) -> None:
+        """Write all records to the disk: a checkpoint must not be ahead of its metrics."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def _remember(self, step: int, bits: float, held_out_bits: float | None) -> None:
+        self.since.append(bits)
+        if held_out_bits is not None:
+            self.curve.append((step, sum(self.since) / len(self.since), held_out_bits))
+            self.since.clear()
+
+    def _show(self, progress: Progress, seconds: float) -> None:
+        if not self.bar.disable:
+            held_out = f", held out {self.curve[-1][2]:.3f}" if self.curve else ""
+            self.bar.set_postfix_str(f"bits/dim {progress.bits:.3f}{held_out}", refresh=False)
+            self.bar.update()
+        elif progress.held_out_bits is not None:
+            step, bits, held_out_bits = self.curve[-1]
+            pace = (perf_counter() - self.began) / (step - self.first)
+            left = pace * (self.bar.total - step)
+            print(f"step={step} bits_per_dim={bits:.3f} held_out={held_out_bits:.3f} "
+                  f"seconds={seconds:.1f} left={left:.0f}", file=self.stream, flush=True)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.bar.close()
+
+
+def read_lines(path: Path, done: int) -> list[str]:
+    """The lines of metrics.csv of the first `done` steps, or none if there is no file.
+
+    Raises ValueError for a file that lacks one of them.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[1:done + 1] if done else []
+    for number in range(1, done + 1):
+        line = lines[number - 1] if number <= len(lines) else ""
+        try:
+            complete = figures(line)[0] == number
+        except ValueError:
+            complete = False
+        if not complete:
+            raise ValueError(f"{path}: expected the figures of step {number} in line {number + 1}, "
+                             f"got {line!r}: fix the line or move the file away, then resume")
+    return lines
+
+
+def figures(line: str) -> tuple[int, float, float | None, float]:
+    """Step, training bits, held-out bits (or None), and seconds of a line of metrics.csv."""
+    step, bits, _, held_out_bits, seconds = line.split(",")
+    return int(step), float(bits), float(held_out_bits) if held_out_bits else None, float(seconds)

@@ -1,0 +1,1 @@
+"""Files: verified archives, checkpoints, safetensors, typed settings."""

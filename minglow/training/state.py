@@ -1,0 +1,158 @@
+"""The state of training: everything that a step changes, so that training resumes from any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minglow.arrays.device import all_finite, to_device_of
+from minglow.arrays.trainable import Trainable
+from minglow.data import Images
+from minglow.dequantization import Dequantizer
+from minglow.flow import Flow
+from minglow.storage.archive import description
+from minglow.storage.checkpoint import Checkpoint, CheckpointError, restore
+from minglow.training.optimizers import Adam, PolyakAverage
+
+
+class Learner:
+    """A vector of parameters, its optimizer and its average."""
+
+    def __init__(self, module: Trainable, optimizer: type[Adam], ema_decay: float) -> None:
+        self.flat = module.flat
+        self.optimizer, self.average = optimizer(self.flat), PolyakAverage(self.flat, ema_decay)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array that a step changes, by name."""
+        return {"value": self.flat.value, "mean": self.optimizer.mean, "second": self.optimizer.second,
+                "average": self.average.average}
+
+
+class TrainingState:
+    """Steps taken, random numbers, images still to come in this epoch, and the learners.
+
+    step       optimizer steps taken
+    images     what it is trained on: the number of bins, and each part's shape, dtype and SHA-256
+    rng        the source of every random number of training
+    remaining  indices of the training images that this epoch has not shown yet
+    best       the lowest held-out bits per dimension so far
+    learners   one for the flow, and one for a dequantizer that learns
+    optimizer  the name of their optimizers' class
+    """
+
+    def __init__(self, flow: Flow, dequantizer: Dequantizer, optimizer: type[Adam], ema_decay: float,
+                 seed: int, images: Images) -> None:
+        self.step, self.best, self.rng = 0, float("inf"), np.random.default_rng(seed)
+        self.flow, self.optimizer, self.count = flow, optimizer.__name__, len(images.train)
+        self.images = {"bins": int(images.bins)} | {
+            name: description(part) for name, part in images._asdict().items()
+            if isinstance(part, np.ndarray)}
+        self.remaining = np.empty(0, np.int64)
+        self.learners = {
+            name: Learner(module, optimizer, ema_decay)
+            for name, module in (("flow", flow), ("dequantizer", dequantizer)) if module.flat.value.size
+        }
+
+    def zero_grad(self) -> None:
+        """Set all gradients to 0: a step adds to them."""
+        for learner in self.learners.values():
+            learner.flat.grad[...] = 0
+
+    def reset_averages(self) -> None:
+        """Restart the averages from the parameters as they are now."""
+        for learner in self.learners.values():
+            learner.average.average[...] = learner.flat.value
+
+    def next_batch(self, batch_size: int) -> np.ndarray:
+        """Indices of the next images to train on, (batch_size,)."""
+        chosen, self.remaining = next_indices(self.remaining, self.count, batch_size, self.rng)
+        return chosen
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array, by name."""
+        learners = {f"{name}.{key}": array for name, learner in self.learners.items()
+                    for key, array in learner.arrays().items()}
+        return {"remaining": self.remaining, **learners}
+
+    def facts(self) -> dict[str, Any]:
+        """Everything else, as JSON can hold it."""
+        return {"step": self.step, "best": self.best, "rng": self.rng.bit_generator.state,
+                "images": self.images, "optimizer": self.optimizer}
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Resume from a checkpoint, the flow's constants included.
+
+        Raises CheckpointError, and changes nothing, unless it holds such a state, of the same
+        structure, of training by the same optimizer on the same images.
+        """
+        for name, target in self.arrays().items():
+            found = saved.arrays.get(name)
+            if found is None or found.dtype != target.dtype or (
+                    name != "remaining" and found.shape != target.shape):
+                got = "none" if found is None else f"{found.dtype} {found.shape}"
+                raise CheckpointError(f"{saved.path}: expected {name} as {target.dtype} {target.shape} "
+                                      f"to resume from, got {got}")
+        remaining = saved.arrays["remaining"]
+        if remaining.ndim != 1 or not ((remaining >= 0) & (remaining < self.count)).all():
+            raise CheckpointError(f"{saved.path}: expected indices of the {self.count} training images, "
+                                  "got others: was it trained on these?")
+        for key, name in ("images", "images and labels"), ("optimizer", "optimizer"):
+            if saved.facts.get(key) != getattr(self, key):
+                raise CheckpointError(f"{saved.path}: expected the {name} of the interrupted run, "
+                                      "got others")
+        step, best, rng = completed_steps(saved), saved.facts.get("best"), np.random.default_rng()
+        try:
+            rng.bit_generator.state = saved.facts["rng"]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"{saved.path}: expected the random generator's state, "
+                                  f"got none ({error!r})") from None
+        if type(best) is not float or np.isnan(best):
+            raise CheckpointError(f"{saved.path}: expected the best bits per dimension, got {best!r}")
+        restore(saved, self.flow)
+        self.step, self.best, self.rng, self.remaining = step, best, rng, remaining
+        for name, learner in self.learners.items():
+            learner.optimizer.steps = learner.average.steps = step
+            for key, target in learner.arrays().items():
+                target[...] = to_device_of(saved.arrays[f"{name}.{key}"], target)
+
+    def check_finite(self) -> None:
+        """Raise FloatingPointError if a parameter or an average is NaN or inf: none such is saved."""
+        for learner in self.learners.values():
+            vectors = learner.flat.value, learner.average.average
+            if not all(map(all_finite, vectors)):
+                raise FloatingPointError("the parameters are NaN or inf")
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Use the averages as parameters until the end of the block."""
+        values = [learner.flat.value.copy() for learner in self.learners.values()]
+        self.apply_averages()
+        try:
+            yield
+        finally:
+            for learner, value in zip(self.learners.values(), values):
+                learner.flat.value[...] = value
+
+    def apply_averages(self) -> None:
+        """Replace the parameters by their averages, for good."""
+        for learner in self.learners.values():
+            learner.flat.value[...] = learner.average.average
+
+
+def completed_steps(saved: Checkpoint) -> int:
+    """After how many steps a checkpoint was written. Raises CheckpointError if it is no state."""
+    step = saved.facts.get("step")
+    if type(step) is not int or step < 1:
+        raise CheckpointError(f"{saved.path}: expected the state of training after a step, got {step!r}")
+    return step
+
+
+def next_indices(remaining: np.ndarray, count: int, batch_size: int, rng: np.random.Generator,
+                 ) -> tuple[np.ndarray, np.ndarray]:
+    """The first `batch_size` of those remaining, and the rest: 0 .. count-1 shuffled, epoch by epoch."""
+    epochs = range(len(remaining), batch_size, count)
+    remaining = np.concatenate([remaining, *(rng.permutation(count) for _ in epochs)])
+    return remaining[:batch_size], remaining[batch_size:]

@@ -1,0 +1,193 @@
+"""The bijections and the conditioners on which every property test runs.
+
+To add a layer, add a line: a name, a constructor of (shape, rng, dtype), and the shapes of one
+sample that it accepts. A shape holds at most 16 numbers, so that the tests can compute Jacobians.
+"""
+
+from functools import partial
+
+import numpy as np
+
+import minglow as mg
+from minglow.models.glow import split_prior
+from minglow.models.official import official_split_prior
+from minglow.nets import (
+    AsNet,
+    Bias,
+    Conv,
+    Dense,
+    EdgeBias,
+    NormReLU,
+    ReLU,
+    Residual,
+    Sequence,
+    ShiftScale,
+    TransposedConv,
+    conv_net,
+    mlp,
+    official_conv_net,
+    paper_conv_net,
+    res_net,
+)
+
+VECTORS = [(2,), (4,), (6,), (8,)]
+IMAGES = [
+    (1, 1, 2), (1, 1, 4), (1, 2, 2), (2, 1, 4), (2, 2, 2), (1, 3, 4), (3, 2, 2), (2, 2, 4), (4, 1, 2),
+]
+ALL = VECTORS + IMAGES
+HALVED = [*IMAGES, (2, 3, 2), (3, 1, 4), (5, 1, 2)]
+SQUEEZABLE = [
+    (2, 2, 1), (2, 2, 2), (2, 2, 3), (2, 2, 4), (2, 4, 1), (4, 2, 1), (2, 4, 2), (4, 2, 2), (2, 6, 1),
+    (6, 2, 1), (2, 8, 1), (8, 2, 1), (4, 4, 1),
+]
+BOARDS = [
+    (1, 2, 1), (1, 2, 2), (2, 2, 1), (2, 2, 3), (3, 2, 1), (3, 2, 2), (1, 4, 1), (2, 4, 1), (2, 4, 2),
+    (1, 4, 3), (4, 2, 1), (1, 6, 1), (2, 6, 1),
+]
+
+SMALL_BOARDS = [  # for models of many couplings, whose Jacobians take long
+    (1, 2, 1), (1, 2, 2), (1, 2, 3), (2, 2, 1), (2, 2, 2), (3, 2, 1), (4, 2, 1), (1, 4, 1), (1, 4, 2),
+    (2, 4, 1), (1, 6, 1), (4, 4, 1),
+]
+
+
+def net(shape, outputs, rng, dtype):
+    build = conv_net if len(shape) == 3 else mlp
+    return build(shape[-1] // 2, 5, outputs * shape[-1] // 2, rng, dtype)
+
+
+def channels(layer):
+    return lambda shape, rng, dtype: layer(shape[-1], rng=rng, dtype=dtype)
+
+
+def actnorm(shape, rng, dtype, factor=1.0):
+    return mg.ActNorm(shape[-1], dtype, factor)
+
+
+def scaling(shape, rng, dtype):
+    return mg.Scaling(shape[-1], dtype)
+
+
+def additive(shape, rng, dtype):
+    return mg.AdditiveCoupling(net(shape, 1, rng, dtype))
+
+
+def affine(shape, rng, dtype, scale=mg.sigmoid_scale):
+    return mg.AffineCoupling(net(shape, 2, rng, dtype), scale)
+
+
+def uneven(shape, rng, dtype, kind=mg.AffineCoupling):
+    """All channels but one are identity channels."""
+    build = conv_net if len(shape) == 3 else mlp
+    net = build(shape[-1] - 1, 5, kind.net_outputs, rng, dtype)
+    return kind(net, identity_channels=shape[-1] - 1)
+
+
+def checkerboard(shape, rng, dtype, parity=0, additive=False):
+    kind = mg.AdditiveCoupling if additive else partial(mg.AffineCoupling, scale=mg.tanh_scale)
+    net = conv_net(shape[-1], 5, (1 if additive else 2) * shape[-1], rng, dtype)
+    return mg.Checkerboard(kind(mg.CheckerboardNet(net, parity)), parity)
+
+
+def prior(shape, rng, dtype, build=split_prior):
+    return build(shape[-1], dtype)
+
+
+def step(shape, rng, dtype, chain=mg.Chain):
+    parts = actnorm, channels(mg.InvConv1x1), affine
+    return chain(*(part(shape, rng, dtype) for part in parts))
+
+
+def level(shape, rng, dtype):
+    half = (*shape[:-1], shape[-1] // 2)
+    inner = mg.Chain(actnorm(half, rng, dtype), mg.Flatten(half))
+    return mg.Level(step(shape, rng, dtype), inner, shape)
+
+
+def glow(shape, rng, dtype, build=mg.glow, **options):
+    levels = 2 if shape == (4, 4, 1) else 1
+    return build(shape, levels, flow_steps=1, hidden=4, rng=rng, dtype=dtype, **options).bijection
+
+
+def nice(shape, rng, dtype):
+    return mg.nice(shape, couplings=2, hidden=4, depth=2, rng=rng, dtype=dtype).bijection
+
+
+def realnvp(shape, rng, dtype, **options):
+    levels = 2 if shape in ((4, 4, 1), (2, 4, 1)) else 1
+    return mg.realnvp(shape, levels, hidden=3, rng=rng, dtype=dtype, **options).bijection
+
+
+BIJECTIONS = {
+    "ActNorm": (actnorm, ALL),
+    "InvConv1x1": (channels(mg.InvConv1x1), ALL),
+    "InvConv1x1LU": (channels(mg.InvConv1x1LU), ALL),
+    "Shuffle": (channels(mg.Shuffle), ALL),
+    "Reverse": (channels(mg.Reverse), ALL),
+    "Swap": (channels(mg.Swap), ALL),
+    "EvenOdd": (channels(mg.EvenOdd), ALL),
+    "ActNorm, factor 3": (partial(actnorm, factor=3.0), ALL),
+    "Scaling": (scaling, ALL),
+    "AdditiveCoupling": (additive, ALL),
+    "AffineCoupling": (affine, ALL),
+    "AffineCoupling, exp": (partial(affine, scale=mg.exp_scale), ALL),
+    "AffineCoupling, tanh": (partial(affine, scale=partial(mg.tanh_scale, bound=0.5)), ALL),
+    "AffineCoupling, uneven": (uneven, ALL),
+    "AdditiveCoupling, uneven": (partial(uneven, kind=mg.AdditiveCoupling), ALL),
+    "Checkerboard": (checkerboard, BOARDS),
+    "Checkerboard, additive, other parity": (partial(checkerboard, parity=1, additive=True), BOARDS),
+    "official split prior": (partial(prior, build=official_split_prior), HALVED),
+    "split prior": (prior, HALVED),
+    "Squeeze": (lambda shape, rng, dtype: mg.Squeeze(), SQUEEZABLE),
+    "Flatten": (lambda shape, rng, dtype: mg.Flatten(shape), ALL),
+    "Chain": (step, ALL),
+    "ReversibleChain": (partial(step, chain=mg.ReversibleChain), ALL),
+    "Level": (level, ALL),
+    "glow": (glow, [(4,), *SQUEEZABLE]),
+    "glow, LU, additive": (
+        partial(glow, permutation=mg.InvConv1x1LU, coupling=mg.AdditiveCoupling), [(4,), *SQUEEZABLE]),
+    "glow, exp": (
+        partial(glow, coupling=partial(mg.AffineCoupling, scale=mg.exp_scale)), [(4,), *SQUEEZABLE]),
+    "glow, shuffle, reversible": (
+        partial(glow, permutation=mg.Shuffle, reversible=True), [(4,), *SQUEEZABLE]),
+    "glow, paper's net, no learned prior": (
+        partial(glow, net=paper_conv_net, learned_prior=False), SQUEEZABLE),
+    "glow, official": (partial(glow, build=mg.official_glow), SQUEEZABLE),
+    "glow, official, additive": (partial(glow, build=mg.official_glow, additive=True), SQUEEZABLE),
+    "nice": (nice, ALL),
+    "realnvp": (partial(realnvp, net=partial(res_net, blocks=1)), SMALL_BOARDS),
+    "realnvp, plain, reversible": (partial(realnvp, net=conv_net, reversible=True), SMALL_BOARDS),
+}
+
+F64 = {"dtype": np.float64}
+NETS = {
+    "Conv 3x3, few to many": (partial(Conv, 2, 5, **F64), (3, 4, 2)),
+    "Conv 3x3, many to few": (partial(Conv, 5, 2, **F64), (3, 2, 5)),
+    "Conv 3x3, one pixel": (partial(Conv, 5, 2, **F64), (1, 1, 5)),
+    "TransposedConv 3x3, many to few": (partial(TransposedConv, 5, 2, **F64), (3, 2, 5)),
+    "TransposedConv 3x3, few to many": (partial(TransposedConv, 2, 5, **F64), (2, 4, 2)),
+    "TransposedConv 3x3, one pixel": (partial(TransposedConv, 5, 2, **F64), (1, 1, 5)),
+    "TransposedConv 5x5": (partial(TransposedConv, 3, 2, 5, **F64), (2, 3, 3)),
+    "Conv 5x5": (partial(Conv, 2, 3, 5, **F64), (2, 3, 2)),
+    "Conv 1x1": (partial(Conv, 3, 2, 1, **F64), (2, 2, 3)),
+    "EdgeBias": (partial(EdgeBias, 3, **F64), (3, 2, 3)),
+    "EdgeBias 5x5": (partial(EdgeBias, 2, 5, **F64), (2, 4, 2)),
+    "Bias": (lambda rng: Bias(3, np.float64), (2, 2, 3)),
+    "Residual": (lambda rng: Residual(Dense(3, 3, rng=rng, **F64)), (2, 2, 3)),
+    "AsNet": (lambda rng: AsNet(mg.InvConv1x1(3, rng, np.float64)), (2, 2, 3)),
+    "CheckerboardNet": (lambda rng: mg.CheckerboardNet(Conv(2, 3, rng=rng, **F64)), (3, 2, 2)),
+    "CheckerboardNet, other parity": (
+        lambda rng: mg.CheckerboardNet(Conv(2, 3, rng=rng, **F64), 1), (2, 1, 2)),
+    "Dense on images": (partial(Dense, 3, 4, bias=False, **F64), (2, 3, 3)),
+    "Dense on vectors": (partial(Dense, 4, 3, **F64), (4,)),
+    "ReLU": (lambda rng: ReLU(), (2, 2, 3)),
+    "NormReLU": (lambda rng: NormReLU(3, np.float64), (2, 2, 3)),
+    "ShiftScale": (lambda rng: ShiftScale(3, np.float64), (2, 2, 3)),
+    "Sequence": (lambda rng: Sequence(Dense(2, 3, rng=rng, **F64), ReLU()), (2,)),
+    "conv_net": (partial(conv_net, 2, 6, 4, **F64), (3, 2, 2)),
+    "paper_conv_net": (partial(paper_conv_net, 2, 6, 4, **F64), (3, 2, 2)),
+    "official_conv_net": (partial(official_conv_net, 2, 6, 4, **F64), (3, 2, 2)),
+    "res_net": (partial(res_net, 2, 4, 4, **F64), (3, 2, 2)),
+    "mlp": (partial(mlp, 3, 6, 4, **F64), (3,)),
+    "mlp, deep": (partial(mlp, 3, 5, 4, depth=4, **F64), (3,)),
+}

@@ -1,0 +1,491 @@
+"""The property-test kit: right layers pass, and wrong ones fail with the right cause."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minglow as mg
+from minglow.cli.main import main
+from minglow.nets import conv_net
+from minglow.testing import (
+    NotSmooth,
+    PropertyFailed,
+    check_backends,
+    check_backward,
+    check_cache,
+    check_initialize,
+    check_inverse,
+    check_layer,
+    check_log_det,
+    check_purity,
+    check_returns,
+    check_samples,
+    directional_derivative,
+    layer_checks,
+    numerical_jacobian,
+    parametrize_with_checks,
+    perturbed,
+    strategies,
+    taylor_slope,
+)
+
+
+class Scale(mg.Bijection):
+    """y = x * exp(log_s): a right layer. Each wrong layer below adds one mistake."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        self.add_param("log_s", np.zeros(channels))
+
+    def check(self, x):
+        if x.shape[-1] != len(self.params["log_s"]):
+            raise ValueError("another number of channels")
+
+    def forward(self, x):
+        self.check(x)
+        y = x * np.exp(self.params["log_s"])
+        pixels = x[0].size // x.shape[-1]
+        return y, np.full(len(x), pixels * self.params["log_s"].sum(), x.dtype), y
+
+    def inverse(self, y):
+        return y * np.exp(-self.params["log_s"]), y
+
+    def backward(self, dy, dlog_det, cache):
+        y = cache
+        pixels = y[0].size // y.shape[-1]
+        axes = tuple(range(y.ndim - 1))
+        self.grads["log_s"] += (dy * y).sum(axis=axes) + dlog_det.sum() * pixels
+        return dy * np.exp(self.params["log_s"])
+
+
+class ForgetsThePixels(Scale):
+    def forward(self, x):
+        y, _, cache = super().forward(x)
+        return y, np.full(len(x), self.params["log_s"].sum(), x.dtype), cache
+
+
+class WrongSign(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return y, -log_det, cache
+
+
+class ForgetsLogDetInBackward(Scale):
+    def backward(self, dy, dlog_det, cache):
+        return super().backward(dy, 0 * dlog_det, cache)
+
+
+class Overwrites(Scale):
+    def backward(self, dy, dlog_det, cache):
+        self.grads["log_s"][...] = 0
+        return super().backward(dy, dlog_det, cache)
+
+
+class EpsilonInTheInverse(Scale):
+    def inverse(self, y):
+        return y / (np.exp(self.params["log_s"]) + 1e-6), y
+
+
+class CachesItsInput(Scale):
+    def inverse(self, y):
+        x, _ = super().inverse(y)
+        return x, x
+
+
+class NormalizesByTheBatch(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return y - y.mean(axis=0), log_det, cache
+
+
+class InitializesInForward(Scale):
+    def forward(self, x):
+        self.check(x)
+        self.params["log_s"][...] = -np.log(x.std(axis=tuple(range(x.ndim - 1))) + 1)
+        return super().forward(x)
+
+
+class DividesByTheDeviation(Scale):
+    def initialize(self, x):
+        with np.errstate(all="ignore"):
+            self.params["log_s"][...] = -np.log(x.std(axis=tuple(range(x.ndim - 1))))
+            return self.forward(x)[0]
+
+
+class WritesToItsCotangent(Scale):
+    def backward(self, dy, dlog_det, cache):
+        dy *= np.exp(self.params["log_s"])
+        return super().backward(dy, dlog_det, cache) * np.exp(-self.params["log_s"])
+
+
+class SumsOverTheBatch(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return y, np.full(len(x), log_det.sum()), cache
+
+
+class ScalarLogDet(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return y, log_det[0], cache
+
+
+class DropsAChannel(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return y[..., 1:], log_det, cache
+
+
+class AveragesTheGradient(Scale):
+    def backward(self, dy, dlog_det, cache):
+        return super().backward(dy / len(dy), dlog_det / len(dy), cache)
+
+
+class Jumps(Scale):
+    def __init__(self, channels=4):
+        super().__init__(channels)
+        self.params, self.grads = {}, {}
+
+    def forward(self, x):
+        return x + np.random.default_rng().random(), np.zeros(len(x), x.dtype), None
+
+    def inverse(self, y):
+        return y, None
+
+    def backward(self, dy, dlog_det, cache):
+        return dy
+
+
+class Rebinds(Scale):
+    def backward(self, dy, dlog_det, cache):
+        before = self.grads["log_s"].copy()
+        dx = super().backward(dy, dlog_det, cache)
+        self.grads["log_s"] = before + (self.grads["log_s"] - before)
+        return dx
+
+
+class RemembersItsOutput(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        self.last = y
+        return y, log_det, cache
+
+    def inverse(self, y):
+        self.last = y
+        return super().inverse(y)
+
+    def backward(self, dy, dlog_det, cache):
+        return super().backward(dy, dlog_det, self.last)
+
+
+class ReturnsNaN(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return np.where(x > 0, y, np.nan), log_det, cache
+
+
+class ReturnsNaNBackwards(Scale):
+    def backward(self, dy, dlog_det, cache):
+        return np.nan * super().backward(dy, dlog_det, cache)
+
+
+class Logit(mg.Bijection):
+    """y = log(x / (1 - x)) on (0, 1): a right layer, strongly curved near 0 and 1."""
+
+    def forward(self, x):
+        if x.min() <= 0 or x.max() >= 1:
+            raise ValueError("expected numbers between 0 and 1")
+        log_det = -np.log(x * (1 - x)).reshape(len(x), -1).sum(axis=1)
+        return np.log(x / (1 - x)), log_det, x
+
+    def inverse(self, y):
+        x = 1 / (1 + np.exp(-y))
+        return x, x
+
+    def backward(self, dy, dlog_det, cache):
+        x = cache
+        return (dy - dlog_det.reshape(-1, *[1] * (x.ndim - 1)) * (1 - 2 * x)) / (x * (1 - x))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_layer_on_an_interval_passes_inside_it(seed):
+    x = np.random.default_rng(seed).uniform(0.02, 0.98, (3, 2, 3, 4))
+    check_layer(Logit(), x, seed)
+    with pytest.raises(ValueError, match=r"sample of none .* 'expected numbers between 0 and 1'"):
+        check_layer(Logit())
+
+
+class ForgetsItsParent(Scale):
+    def __init__(self):
+        self.channels = 4
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    (Scale, "expected a Bijection or a Net, got the class Scale"), (None, "got NoneType"),
+    ([], "got list"), (ForgetsItsParent(), r"no params: its __init__ has to begin with super\(\)")])
+def test_arguments_that_are_no_layer_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        check_layer(wrong)
+    with pytest.raises(ValueError, match="finite numbers, got NaN"):
+        check_layer(Scale(), np.full((2, 4), np.nan))
+
+
+class Transposed(mg.InvConv1x1):
+    def backward(self, dy, dlog_det, cache):
+        super().backward(dy, dlog_det, cache)
+        return dy @ self.params["weight"].T
+
+
+class InverseForItsTranspose(mg.InvConv1x1):
+    def backward(self, dy, dlog_det, cache):
+        dx = super().backward(dy, dlog_det, cache)
+        inverse, pixels = np.linalg.inv(self.params["weight"]), cache[0].size // cache.shape[-1]
+        self.grads["weight"] += dlog_det.sum() * pixels * (inverse - inverse.T)
+        return dx
+
+
+class SwapsHalves(mg.AffineCoupling):
+    def inverse(self, y):
+        x, cache = super().inverse(y)
+        return np.roll(x, x.shape[-1] // 2, axis=-1), cache
+
+
+def coupling(kind=mg.AffineCoupling):
+    return kind(conv_net(2, 4, 4, rng=0))
+
+
+class ReturnsNothing(Scale):
+    def forward(self, x):
+        super().forward(x)
+
+
+class ForgetsTheCache(Scale):
+    def inverse(self, y):
+        return super().inverse(y)[0]
+
+
+class ReturnsNoGradient(Scale):
+    def backward(self, dy, dlog_det, cache):
+        super().backward(dy, dlog_det, cache)
+
+
+WRONG = [
+    (ReturnsNothing(), check_returns, r"found NoneType, expected \(y, log_det, cache\). Does forward"),
+    (ForgetsTheCache(), check_returns, r"inverse's return .* an array \(3, 4\), expected \(x, cache\)"),
+    (ReturnsNoGradient(), check_returns, r"found NoneType, expected dx of shape \(3, 4\). Does back"),
+    (ForgetsThePixels(), check_log_det, r"too small by a factor h\*w = 6: each of the h\*w pixels"),
+    (WrongSign(), check_log_det, "The sign of log_det is wrong; it is that of the inverse map"),
+    (SumsOverTheBatch(), check_log_det, "the sum over the batch: log_det has one number per sample"),
+    (ScalarLogDet(), check_log_det, "it is neither a scalar nor a sum"),
+    (DropsAChannel(), check_log_det, "found 3, expected 4. A bijection has as many outputs as inputs"),
+    (ForgetsLogDetInBackward(), check_backward,
+     "derivative with respect to log_s .* The part from dlog_det is wrong. It is 0: .* was left out"),
+    (AveragesTheGradient(), check_backward,
+     "derivative with respect to x .* too small by a factor B = 3: a layer neither sums nor averages"),
+    (Overwrites(), check_backward, r"accumulation of grads fails at log_s.*must add to grads \(\+=\)"),
+    (Transposed(4, 0), check_backward, r"respect to x .* often a transpose \(W for W\^T"),
+    (InverseForItsTranspose(4, 0), check_backward, "to weight .* The part from dlog_det is wrong"),
+    (Jumps(), check_backward, "smooth forward .* Is forward random or discontinuous"),
+    (Rebinds(), check_purity, "gradient log_s rebound.*: an optimizer holds views of them"),
+    (RemembersItsOutput(), check_cache, "Another call of forward in between changed it"),
+    (ReturnsNaN(), check_log_det, "a finite forward fails at y, .*forward returned NaN or inf"),
+    (ReturnsNaNBackwards(), check_backward, "a finite gradient fails at x"),
+    (EpsilonInTheInverse(), check_inverse, "small errors come from an epsilon in a divisor"),
+    (coupling(SwapsHalves), check_inverse, "The halves are swapped"),
+    (CachesItsInput(), check_cache, "log_s.*inverse must cache the intermediates of forward"),
+    (NormalizesByTheBatch(), check_samples, "y, one sample.*another sample, or on a batch statistic"),
+    (InitializesInForward(), check_purity, "wrote to its parameter.*only in initialize"),
+    (WritesToItsCotangent(), check_purity, "backward wrote to its argument: copy before writing"),
+    (DividesByTheDeviation(), check_initialize, "finite initialization .* constant over the batch"),
+]
+
+
+@pytest.mark.parametrize(("layer", "check", "message"), WRONG,
+                         ids=[f"{type(layer).__name__}" for layer, _, _ in WRONG])
+def test_a_wrong_layer_fails_with_its_cause(layer, check, message):
+    with pytest.raises(PropertyFailed, match=message) as caught:
+        check(layer)
+    assert "\n" not in str(caught.value)
+    with pytest.raises((PropertyFailed, ValueError)):  # an earlier check may raise the layer's own error
+        check_layer(layer)
+
+
+def test_right_layers_pass_and_stay_unchanged():
+    for layer in Scale(), Scale(2), mg.ActNorm(4), coupling():
+        before = {name: value.copy() for name, value in layer.params.items()}
+        check_layer(layer)
+        for name, value in layer.params.items():
+            np.testing.assert_array_equal(value, before[name])
+            assert np.all(layer.grads[name] == 0)
+
+
+def test_a_layer_that_accepts_no_example_asks_for_a_batch():
+    message = r"Flatten accepted a sample of none .* it raised 'Flatten .* check_layer\(layer, x\)"
+    with pytest.raises(ValueError, match=message):
+        check_layer(mg.Flatten((3, 5, 2)))
+    check_layer(mg.Flatten((3, 5, 2)), x=np.random.default_rng(0).standard_normal((2, 3, 5, 2)))
+
+
+def test_backends_that_differ_fail(monkeypatch):
+    layer = mg.ActNorm(4)
+    check_backends(layer)
+    wrong = mg.kernels.loops.shift_scale
+    monkeypatch.setattr(mg.kernels.loops, "shift_scale", lambda *a: wrong(*a) * (1 + 1e-9))
+    with pytest.raises(PropertyFailed, match="agreement of backends fails at y, loops"):
+        check_backends(layer)
+
+
+def test_the_command_prints_passed_and_failed_properties(capsys):
+    assert main(["check", "test_testing:Scale"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("Scale, on batches of shape (3, 4), (3, 2, 3, 4)")
+    assert [line.split()[:2] for line in shown[1:-1]] == [["passed", name] for name, _ in layer_checks()]
+    assert shown[-1] == "all 9 properties passed"
+    assert main(["check", "test_testing:ForgetsThePixels"]) == 1
+    shown = capsys.readouterr().out
+    assert "FAILED  log_det     log_det = log|det dy/dx| fails at x of shape (3, 2, 3, 4)" in shown
+    assert "passed  inverse" in shown and shown.endswith("2 of 9 properties failed\n")
+    assert main(["check", "test_testing:coupling"]) == 0  # a function
+    assert main(["check", "test_testing:DropsAChannel"]) == 1
+    assert "FAILED  inverse     raised ValueError in inverse, test_testing" in capsys.readouterr().out
+    assert main(["check", "test_testing:ReturnsNothing"]) == 1
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 4 and shown[1].startswith("FAILED  returns")
+    assert shown[-1] == "1 of 9 properties failed"
+
+
+@pytest.mark.parametrize(("target", "message"), [
+    ("test_testing", "expected module:name, such as"), (":Scale", "expected module:name"),
+    ("no_such:Scale", "no_such:Scale cannot be built: raised ModuleNotFoundError"),
+    ("test_testing:Nothing", "cannot be built: raised AttributeError"),
+    ("test_testing:exits", "cannot be built: raised SystemExit in exits, test_testing.py:"),
+    ("./test_testing.py:Scale", "expected module:name, such as my_module:MyLayer"),
+    ("test_testing:Misspelt", "test_testing:Misspelt: raised NameError in forward, test_testing.py:"),
+    ("minglow:AffineCoupling", "AffineCoupling requires net: name a function without arguments"),
+    ("test_testing:cubic", "cubic requires x"),
+    ("test_testing:a_number", "expected a minglow.Bijection, got int"),
+    ("test_testing:odd_flatten", "Flatten accepted a sample of none of the shapes")])
+def test_targets_that_cannot_be_checked_get_a_single_line(target, message, capsys):
+    assert main(["check", target]) == 1
+    shown = capsys.readouterr().err
+    assert message in shown and shown.count("\n") == 1
+
+
+def a_number():
+    return 3
+
+
+def exits():
+    sys.exit(0)
+
+
+class Misspelt(Scale):
+    def forward(self, x):
+        return no_such_name  # noqa: F821
+
+
+def odd_flatten():
+    return mg.Flatten((3, 5, 2))
+
+
+@parametrize_with_checks([Scale(4), mg.InvConv1x1(2, 0), mg.Squeeze()])
+def test_the_decorator_runs_every_check(layer, check):
+    check(layer)
+
+
+@parametrize_with_checks(
+    [ForgetsThePixels()],
+    expected_failed_checks=lambda layer: dict.fromkeys(("log_det", "backward"), "forgets the pixels"))
+def test_expected_failures_are_marked(layer, check):
+    check(layer)
+
+
+def test_layer_checks_are_named_after_their_properties():
+    names = [name for name, _ in layer_checks()]
+    assert names == ["returns", "purity", "inverse", "log_det", "backward", "cache", "initialize",
+                     "samples", "backends"]
+
+
+def test_the_kit_imports_neither_hypothesis_nor_pytest():
+    code = "import sys, minglow.testing; print({'hypothesis', 'pytest'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert shown.stdout.strip() == "set()"
+
+
+def cubic(x):
+    return float(np.sum(x**3))
+
+
+def test_derivatives_of_a_cubic_are_known():
+    rng = np.random.default_rng(0)
+    x, v = rng.standard_normal(5), rng.standard_normal(5)
+    exact = np.sum(3 * x**2 * v)
+    assert directional_derivative(cubic, x, v) == pytest.approx(exact, rel=1e-10)
+    assert taylor_slope(cubic, x, v, exact) == pytest.approx(2, abs=0.1)
+    small = (4e-4, 2e-4, 1e-4, 5e-5)
+    assert taylor_slope(cubic, x, v, 1.01 * exact, small) == pytest.approx(1, abs=0.2)
+    assert taylor_slope(cubic, x, v, 0.0) == pytest.approx(1, abs=0.1)
+    assert taylor_slope(lambda x: float(np.sum(x)), x, v, v.sum()) == np.inf
+
+
+def test_the_jacobian_of_a_product_is_its_matrix():
+    matrix = np.random.default_rng(0).standard_normal((3, 4))
+    jacobian = numerical_jacobian(lambda x: x @ matrix.T, np.arange(4.0))
+    np.testing.assert_allclose(jacobian, matrix, atol=1e-9)
+
+
+def test_a_kink_has_no_derivative():
+    x, v = np.array([1e-5]), np.array([1.0])
+    with pytest.raises(NotSmooth, match="differ by"):
+        directional_derivative(lambda x: np.abs(x).sum(), x, v)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1), (4,)])
+def test_the_taylor_remainder_of_a_flow_falls_as_the_square(shape):
+    flow = perturbed(mg.glow(shape, levels=1, flow_steps=2, hidden=4, rng=0, dtype=np.float64), 0)
+    x = np.random.default_rng(1).uniform(-0.5, 0.5, (3, *shape))
+    flow.flat.grad[...] = 0
+    flow.nll_backward(x)
+    start, gradient = flow.flat.value.copy(), flow.flat.grad.copy()
+
+    def nll(value):
+        flow.flat.value[...] = value
+        return -float(flow.log_prob(x).mean())
+
+    v = np.random.default_rng(2).standard_normal(start.size)
+    v /= np.linalg.norm(v)
+    steps = (4e-4, 2e-4, 1e-4, 5e-5)
+    derivative = gradient @ v
+    assert taylor_slope(nll, start, v, derivative, steps) == pytest.approx(2, abs=0.1)
+    assert taylor_slope(nll, start, v, 1.01 * derivative, steps) < 1.5
+    assert taylor_slope(nll, start, v, 0, steps) < 1.5
+
+
+def test_strategies_draw_what_their_docstrings_state():
+    @settings(max_examples=30)
+    @given(data=st.data())
+    def draw(data):
+        shape = data.draw(strategies.shapes(max_size=12, images=True, even_sides=True))
+        assert len(shape) == 3 and np.prod(shape) <= 12 and not any(side % 2 for side in shape)
+        assert len(data.draw(strategies.shapes(images=False))) == 1
+        batch = data.draw(strategies.images(shape, dtype=np.float32))
+        assert batch.shape[1:] == shape and batch.dtype == np.float32 and np.abs(batch).max() <= 3
+        matrix = data.draw(strategies.well_conditioned(4, condition=100))
+        assert np.linalg.cond(matrix) <= 100 * (1 + 1e-9)
+        check_layer(data.draw(strategies.flows((2, 1, 2))), x=np.ones((2, 2, 1, 2)) + data.draw(
+            strategies.images((2, 1, 2), max_batch=1)))
+
+    draw()
+
+
+def test_a_parameter_before_super_is_refused():
+    class Early(Scale):
+        def __init__(self):
+            self.add_param("log_s", np.zeros(4))
+
+    with pytest.raises(ValueError, match=r"Early has no params: its __init__ has to begin with super"):
+        Early()

@@ -1,0 +1,259 @@
+"""The same layers, nets and flows in PyTorch, whose gradients come from automatic differentiation.
+
+Written from the papers' formulas with PyTorch's own operations (conv2d, pixel_unshuffle, slogdet),
+it shares with minglow the names of parameters and nothing else. `mirror(module, tensors)` returns
+a function of x, and `tensors` are the parameters by their full names.
+"""
+
+import numpy as np
+import torch
+from torch.nn.functional import conv2d, conv_transpose2d, pixel_unshuffle, relu
+
+import minglow as mg
+from minglow.nets import (
+    AsNet,
+    Bias,
+    Conv,
+    Dense,
+    EdgeBias,
+    NormReLU,
+    ReLU,
+    Residual,
+    Sequence,
+    ShiftScale,
+    TransposedConv,
+)
+
+
+def tensors_of(module, dtype=torch.float64):
+    """Every parameter as a leaf tensor, by full name."""
+    return {
+        f"{path}.{name}" if path else name: torch.tensor(value, dtype=dtype, requires_grad=True)
+        for path, part in module.walk()
+        for name, value in part.params.items()
+    }
+
+
+def mirror(module, tensors, path=""):
+    """The PyTorch function of one module: x -> (y, log_det) for bijections, x -> y for nets."""
+    own = {name: tensors[f"{path}.{name}" if path else name] for name in module.params}
+    below = [mirror(child, tensors, f"{path}.{name}" if path else name)
+             for name, child in module.children.items()]
+    constants = {name: torch.tensor(value) for name, value in module.constants.items()}
+    for kind, make in MIRRORS.items():
+        if type(module) is kind:
+            return make(module, own, constants, below)
+    raise NotImplementedError(type(module).__name__)
+
+
+def count(x):
+    """Pixels of a sample."""
+    return x[0, ..., 0].numel()
+
+
+def same(x, value):
+    return torch.as_tensor(value, dtype=x.dtype).expand(len(x))
+
+
+def halves(x):
+    return torch.chunk(x, 2, dim=-1)
+
+
+def parts(x, module):
+    """The channels that pass a coupling, and the others."""
+    passing = x.shape[-1] // 2 if module.passing is None else module.passing
+    return x[..., :passing], x[..., passing:]
+
+
+def actnorm(module, own, constants, below):
+    def forward(x):
+        log_scale = module.factor * own["log_scale"]
+        y = (x + own["shift"]) * torch.exp(log_scale)
+        return y, same(x, count(x) * log_scale.sum())
+    return forward
+
+
+def scaling(module, own, constants, below):
+    return lambda x: (x * torch.exp(own["log_scale"]), same(x, count(x) * own["log_scale"].sum()))
+
+
+def board(x, parity):
+    """1 where i + j + parity is even, and the places of those fields, line by line."""
+    i, j = np.indices(x.shape[1:3])
+    passing = torch.tensor((i + j + parity) % 2 == 0)
+    return passing
+
+
+def checkerboard(module, own, constants, below):
+    """By boolean masks: pick out the fields of either color, in the order of lines."""
+    def forward(x):
+        passing = board(x, module.parity)
+        batch, height, width, channels = x.shape
+        fields = torch.cat([x[:, color].reshape(batch, height, width // 2, channels)
+                            for color in (passing, ~passing)], -1)
+        changed, log_det = below[0](fields)
+        y = torch.empty_like(x)
+        for color, part in zip((passing, ~passing), halves(changed)):
+            y[:, color] = part.reshape(batch, -1, channels)
+        return y, log_det
+    return forward
+
+
+def on_board(module, own, constants, below):
+    def forward(x):
+        batch, height, half, channels = x.shape
+        whole = torch.zeros(batch, height, 2 * half, channels, dtype=x.dtype)
+        passing = board(whole, module.parity)
+        whole[:, passing] = x.reshape(batch, -1, channels)
+        return below[0](whole)[:, ~passing].reshape(batch, height, half, -1)
+    return forward
+
+
+def inv_conv(module, own, constants, below):
+    def forward(x):
+        weight = own["weight"]
+        y = torch.einsum("...i,oi->...o", x, weight)
+        return y, same(x, count(x) * torch.linalg.slogdet(weight).logabsdet)
+    return forward
+
+
+def inv_conv_lu(module, own, constants, below):
+    def forward(x):
+        size = len(own["log_s"])
+        lower = torch.tril(own["lower"], -1) + torch.eye(size, dtype=x.dtype)
+        diagonal = constants["sign"].to(x.dtype) * torch.exp(own["log_s"])
+        upper = torch.triu(own["upper"], 1) + torch.diag(diagonal)
+        permutation = torch.eye(size, dtype=x.dtype)[constants["order"]]
+        weight = permutation @ lower @ upper
+        y = torch.einsum("...i,oi->...o", x, weight)
+        return y, same(x, count(x) * torch.linalg.slogdet(weight).logabsdet)
+    return forward
+
+
+def shuffle(module, own, constants, below):
+    return lambda x: (x[..., constants["order"]], same(x, 0.0))
+
+
+def additive(module, own, constants, below):
+    def forward(x):
+        x1, x2 = parts(x, module)
+        return torch.cat([x1, x2 + below[0](x1)], -1), same(x, 0.0)
+    return forward
+
+
+def affine(module, own, constants, below):
+    def forward(x):
+        x1, x2 = parts(x, module)
+        shift, raw = halves(below[0](x1))
+        function = getattr(module.scale, "func", module.scale)  # a partial's function, and its
+        options = getattr(module.scale, "keywords", {})
+        floor, bound = options.get("floor", 1e-3), options.get("bound", 1.0)
+        scale = {
+            mg.exp_scale: torch.exp,
+            mg.tanh_scale: lambda raw: torch.exp(bound * torch.tanh(raw / bound)),
+            mg.sigmoid_scale: lambda raw: floor + (1 - floor) * torch.sigmoid(raw + 2),
+        }[function](raw)
+        y2 = (x2 + shift) * scale
+        return torch.cat([x1, y2], -1), torch.log(scale).flatten(1).sum(1)
+    return forward
+
+
+def squeeze(module, own, constants, below):
+    return lambda x: (pixel_unshuffle(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1), same(x, 0.0))
+
+
+def flatten(module, own, constants, below):
+    return lambda x: (x.reshape(len(x), -1), same(x, 0.0))
+
+
+def chain(module, own, constants, below):
+    def forward(x):
+        total = same(x, 0.0)
+        for part in below:
+            x, log_det = part(x)
+            total = total + log_det
+        return x, total
+    return forward
+
+
+def level(module, own, constants, below):
+    def forward(x):
+        h, first = below[0](x)
+        stays, leaves = halves(h)
+        z, second = below[1](stays)
+        return torch.cat([leaves.reshape(len(x), -1), z], 1), first + second
+    return forward
+
+
+def conv(module, own, constants, below):
+    def forward(x):
+        weight = own["weight"].permute(0, 3, 1, 2).contiguous()  # (out, in, size, size)
+        images, padding = x.permute(0, 3, 1, 2), weight.shape[-1] // 2
+        return conv2d(images, weight, padding=padding).permute(0, 2, 3, 1)
+    return forward
+
+
+def transposed_conv(module, own, constants, below):
+    def forward(x):
+        weight = own["weight"].permute(0, 3, 1, 2).contiguous()  # (in, out, size, size)
+        images, padding = x.permute(0, 3, 1, 2), weight.shape[-1] // 2
+        return conv_transpose2d(images, weight, padding=padding).permute(0, 2, 3, 1)
+    return forward
+
+
+def edge_bias(module, own, constants, below):
+    """By the published code's way: one more input channel, 1 outside the image, and no other padding."""
+    def forward(x):
+        weight = own["bias"].permute(2, 0, 1)[:, None].contiguous()  # (C, 1, size, size)
+        r = weight.shape[-1] // 2
+        outside = torch.nn.functional.pad(torch.zeros(1, 1, *x.shape[1:3], dtype=x.dtype),
+                                          (r, r, r, r), value=1.0)
+        return x + conv2d(outside, weight).permute(0, 2, 3, 1)
+    return forward
+
+
+def residual(module, own, constants, below):
+    return lambda x: x + below[0](x)
+
+
+def dense(module, own, constants, below):
+    return lambda x: torch.nn.functional.linear(x, own["weight"].T, own.get("bias"))
+
+
+def norm_relu(module, own, constants, below):
+    return lambda x: relu(below[0](x)[0])
+
+
+def shift_scale(module, own, constants, below):
+    return lambda x: (x + own["shift"]) * torch.exp(3 * own["log_scale"])
+
+
+def sequence(module, own, constants, below):
+    def forward(x):
+        for part in below:
+            x = part(x)
+        return x
+    return forward
+
+
+MIRRORS = {
+    mg.ActNorm: actnorm, mg.Scaling: scaling, mg.InvConv1x1: inv_conv, mg.InvConv1x1LU: inv_conv_lu,
+    mg.Shuffle: shuffle, mg.Reverse: shuffle, mg.Swap: shuffle, mg.EvenOdd: shuffle,
+    mg.AdditiveCoupling: additive, mg.AffineCoupling: affine, mg.Checkerboard: checkerboard,
+    mg.Squeeze: squeeze, mg.Flatten: flatten, mg.Chain: chain, mg.ReversibleChain: chain,
+    mg.Level: level, mg.CheckerboardNet: on_board, Conv: conv, TransposedConv: transposed_conv,
+    EdgeBias: edge_bias, Dense: dense,
+    Bias: lambda module, own, *_: lambda x: x + own["bias"], ReLU: lambda *_: relu,
+    NormReLU: norm_relu, ShiftScale: shift_scale, Sequence: sequence, Residual: residual,
+    AsNet: lambda module, own, constants, below: lambda x: below[0](x)[0],
+}
+
+
+def negative_log_likelihood(bijection):
+    """The mean over a batch, in nats, of a mirrored bijection's standard normal base."""
+    def loss(x):
+        z, log_det = bijection(x)
+        dims = z[0].numel()
+        log_prob = -0.5 * z.flatten(1).square().sum(1) - 0.5 * dims * np.log(2 * np.pi) + log_det
+        return -log_prob.mean()
+    return loss

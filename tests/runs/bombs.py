@@ -1,0 +1,212 @@
+"""Files that would fill a machine's memory if they were believed, given to the real commands.
+
+    python tests/bombs.py       prints what each takes: seconds, MB, and what it is told
+
+Each is opened by a process of its own that has minglow loaded, and what it takes is above that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import resource
+import struct
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from minglow import glow
+from minglow.cli import main as cli
+from minglow.storage import checkpoint
+
+RECIPE = {"model": "glow", "shape": [4, 4, 1], "levels": 1, "steps": 1, "hidden": 4,
+          "permutation": "1x1", "coupling": "affine", "reversible": False, "dtype": "float32", "seed": 0,
+          "data": "digits", "gray_levels": 17}
+HUGE = 2**40
+
+
+def npy(shape: object, dtype: str = "<f4", content: bytes = b"") -> bytes:
+    """A .npy file whose header says what it likes."""
+    header = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + content
+
+
+def zipped(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    """An archive of members."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def manifest(**about: object) -> tuple[str, bytes]:
+    """A checkpoint's manifest."""
+    text = json.dumps({"format": 2, "recipe": RECIPE, "parameters": {}, "arrays": {}} | about).encode()
+    return "manifest.npy", npy((len(text),), "|u1", text)
+
+
+def with_recipe(**changed: object) -> bytes:
+    """A checkpoint that is right but for its recipe."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name, "model.npz")
+        checkpoint.save(path, glow((4, 4, 1), 1, 1, 4, rng=0), RECIPE | changed)
+        return path.read_bytes()
+
+
+def header_of_safetensors(length: int, text: bytes) -> bytes:
+    """A .safetensors file of a header, which is as long as is said."""
+    return length.to_bytes(8, "little") + text
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, rows: bytes = b"", color: int = 2) -> bytes:
+    """A PNG of this size, whatever its rows are; color 2 is RGB, 6 has transparency, 0 is gray."""
+    header = struct.pack(">II5B", width, height, 8, color, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def idx(*shape: int, content: bytes = bytes(99)) -> bytes:
+    """An IDX file of unsigned bytes."""
+    return struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape) + content
+
+
+class Bomb(NamedTuple):
+    """A file, and the command that opens it."""
+
+    name: str
+    make: Callable[[], bytes]
+    command: tuple[str, ...] = ("train", "--steps", "1", "--data", "FILE")
+
+
+INFO = ("info", "FILE")
+LARGE = 2**27
+BOMBS = {
+    "checkpoint: a terabyte by its headers": Bomb("a.npz", lambda: zipped(
+        manifest(arrays={"parameters": [[HUGE], "<f4", ""]}), ("parameters.npy", npy((HUGE,)))), INFO),
+    "checkpoint: a size beyond all numbers": Bomb("a.npz", lambda: zipped(
+        manifest(arrays={"parameters": [[1], "<f4", ""]}), ("parameters.npy", npy(f"({'9' * 4000},)"))),
+        INFO),
+    "checkpoint: 128 MiB deflated": Bomb("a.npz", lambda: zipped(
+        manifest(), ("parameters.npy", npy((2**25,), content=bytes(LARGE))),
+        compression=zipfile.ZIP_DEFLATED), INFO),
+    "checkpoint: a header that nests": Bomb("a.npz", lambda: zipped(
+        ("manifest.npy", npy("(" * 9000))), INFO),
+    "checkpoint: a manifest that nests": Bomb("a.npz", lambda: zipped(
+        ("manifest.npy", npy((10**6,), "|u1", b"[" * 10**6))), INFO),
+    "checkpoint: a manifest of 64 MiB": Bomb("a.npz", lambda: zipped(
+        ("manifest.npy", npy((2**26,), "|u1", b" " * 2**26))), INFO),
+    "checkpoint: 100,000 members": Bomb("a.npz", lambda: zipped(
+        *((f"{number}.npy", b"") for number in range(100_000))), INFO),
+    "recipe: a billion channels of width": Bomb("a.npz", lambda: with_recipe(hidden=10**9), INFO),
+    "recipe: a billion flow steps": Bomb("a.npz", lambda: with_recipe(steps=10**9), INFO),
+    "recipe: 10^4000 flow steps": Bomb("a.npz", lambda: with_recipe(steps=10**4000), INFO),
+    "recipe: a billion classes": Bomb("a.npz", lambda: with_recipe(classes=10**9), INFO),
+    "recipe: 16 levels": Bomb("a.npz", lambda: with_recipe(levels=16, shape=[2**16, 2**16, 1]), INFO),
+    "recipe: images of a million channels": Bomb("a.npz", lambda: with_recipe(
+        shape=[4, 4, 10**6]), INFO),
+    "recipe: a NICE of huge images": Bomb("a.npz", lambda: with_recipe(
+        model="nice", shape=[10**6, 10**6, 1]), INFO),
+    "safetensors: a header of a terabyte": Bomb("a.safetensors", lambda: header_of_safetensors(
+        HUGE, b"{}"), INFO),
+    "safetensors: an array of a terabyte": Bomb("a.safetensors", lambda: header_of_safetensors(
+        65, b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}'), INFO),
+    "npy: a terabyte": Bomb("a.npy", lambda: npy((10**6, 1000, 1000), "|u1", bytes(99))),
+    "npy: a negative size": Bomb("a.npy", lambda: npy((-2, -(2**40), 4), "|u1")),
+    "npz: 128 MiB behind one image": Bomb("a.npz", lambda: zipped(
+        ("images.npy", npy((2, 4, 4), "|u1", bytes(32 + LARGE))), compression=zipfile.ZIP_DEFLATED)),
+    "npz: a terabyte, deflated": Bomb("a.npz", lambda: zipped(
+        ("images.npy", npy((10**6, 1000, 1000), "|u1", bytes(10**6))),
+        compression=zipfile.ZIP_DEFLATED)),
+    "IDX: a terabyte": Bomb("images-idx3-ubyte", lambda: idx(10**6, 1000, 1000)),
+    "IDX: 2^96 bytes": Bomb("images-idx3-ubyte", lambda: idx(2**32 - 1, 2**32 - 1, 2**32 - 1)),
+    "IDX: 128 MiB behind two images": Bomb("images-idx3-ubyte.gz", lambda: gzip.compress(
+        idx(2, 4, 4, content=bytes(32 + LARGE)))),
+    "IDX: gz within gz": Bomb("images-idx3-ubyte.gz", lambda: gzip.compress(
+        gzip.compress(bytes(LARGE)))),
+    "PNG: a gigapixel": Bomb("a.png", lambda: png(40_000, 40_000)),
+    "PNG: 2^62 pixels": Bomb("a.png", lambda: png(2**31 - 1, 2**31 - 1)),
+    "PNG: 60 megapixels of black": Bomb("a.png", lambda: png(
+        10_000, 6_000, bytes(10_001 * 6_000), 0)),
+    "PNG: 60 megapixels that are not there": Bomb("a.png", lambda: png(10_000, 6_000)),
+    "PNG: 4 megapixels, transparent, cut off": Bomb("a.png", lambda: png(
+        2_000, 2_000, bytes(2_000 * 8_001), 6)[:-100]),
+    "PNG: a text of 128 MiB": Bomb("a.png", lambda: png(8, 8)[:33] + chunk(
+        b"zTXt", b"a\0\0" + zlib.compress(bytes(LARGE))) + png(8, 8)[33:]),
+}
+
+
+class Taken(NamedTuple):
+    """What opening a file took."""
+
+    status: int
+    megabytes: float  # beyond what the process held before
+    seconds: float
+    said: str
+
+
+def take(bomb: Bomb) -> Taken:
+    """Open a bomb in a process that ends with it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "files" / bomb.name
+        path.parent.mkdir()
+        in_a_process(lambda: path.write_bytes(bomb.make()))
+        if path.suffix == ".png":  # a folder of pictures holds two or more
+            path.with_name("b.png").write_bytes(path.read_bytes())
+            path = path.parent
+        words = [str(path) if word == "FILE" else word for word in bomb.command]
+
+        def opened() -> str:
+            os.chdir(folder)
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                before, start = peak(), time.perf_counter()
+                status = cli.main(words)
+                seconds = time.perf_counter() - start
+            return json.dumps([status, (peak() - before) / 1000, seconds, said.getvalue()])
+
+        return Taken(*json.loads(in_a_process(opened).replace(name, "...")))
+
+
+def in_a_process(run: Callable[[], object]) -> str:
+    """What `run` returns, as text, from a process of its own: this one's memory stays as it is."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, str(run()).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        text = file.read()
+    os.waitpid(child, 0)
+    return text
+
+
+def peak() -> int:
+    """The most memory that this process has held, kB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main() -> None:
+    """Print a table of all."""
+    for name, bomb in BOMBS.items():
+        taken = take(bomb)
+        print(f"{name:42} {taken.megabytes:6.1f} MB {taken.seconds:6.3f} s  {taken.said.strip()}")
+
+
+if __name__ == "__main__":
+    main()

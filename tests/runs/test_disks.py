@@ -1,0 +1,137 @@
+"""Full disks, folders that are none, and writes that fail at any point: nothing saved is lost."""
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from bombs import in_a_process
+
+from minglow.cli import main as cli
+from minglow.storage import archive, checkpoint
+
+TRAIN = ["train", "-K", "1", "-L", "1", "--hidden", "4", "--batch", "8", "--steps", "6",
+         "--evaluate-every", "1"]
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def half_written(file, **arrays):
+    """What np.savez does on a disk that fills up."""
+    file.write(b"PK\x03\x04 and so on")
+    full()
+
+
+FAULTS = {"savez": (np, half_written), "fsync": (archive.os, full), "replace": (archive.os, full),
+          "chmod": (archive.os, full)}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_write_that_fails_leaves_what_was_there(name, tmp_path, monkeypatch):
+    path, (where, fault) = tmp_path / "model.npz", FAULTS[name]
+    archive.write(path, {"a": np.arange(3)}, {"b": 1})
+    before = path.read_bytes()
+    monkeypatch.setattr(where, name, fault)
+    with pytest.raises(OSError, match="No space left"):
+        archive.write(path, {"a": np.arange(4)}, {"b": 2})
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["model.npz"]
+
+
+def test_a_file_that_cannot_be_opened_or_a_folder_that_cannot_be_synced(tmp_path, monkeypatch):
+    with pytest.raises(OSError, match="No such file"):
+        archive.write(tmp_path / "none/model.npz", {}, {})
+    monkeypatch.setattr(archive, "sync_folder", full)
+    with pytest.raises(OSError, match="No space left"):
+        archive.write(tmp_path / "model.npz", {"a": np.arange(3)}, {})
+    assert archive.read(tmp_path / "model.npz")[0]["a"].tolist() == [0, 1, 2]  # it had its name by then
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+@pytest.mark.parametrize("number", [1, 2, 7, 12])
+def test_a_run_whose_disk_fills_up_can_go_on(number, name, tmp_path, monkeypatch, capsys):
+    """The number-th call fails, in whichever file's turn that is, and all after it."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*TRAIN, "--name", "whole"]) == 0
+    calls, real = [], getattr(os, name)
+
+    def count(*arguments):
+        calls.append(arguments)
+        if len(calls) >= number:
+            full()
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive.os, name, count)
+        assert cli.main([*TRAIN, "--name", "cut"]) == 1
+    shown = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in shown[-1] and not any("Traceback" in line for line in shown)
+    assert not list((tmp_path / "runs/cut").glob("*.tmp"))
+    if (tmp_path / "runs/cut/last.npz").exists():
+        assert cli.main(["train", "--resume", "runs/cut"]) == 0
+    else:  # nothing had been kept: the name is free again
+        assert cli.main([*TRAIN, "--name", "cut"]) == 0
+    whole, cut = (checkpoint.read(tmp_path / "runs" / run / "last.npz") for run in ("whole", "cut"))
+    np.testing.assert_array_equal(whole.arrays["parameters"], cut.arrays["parameters"])
+
+
+def test_a_file_that_may_not_grow_is_told_by_the_system(tmp_path):
+    """The kernel itself stops the write of the first checkpoint: no fault that a test has planted."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+
+    words = [*TRAIN, "--backend", "numpy", "--hidden", "16", "--name", "a"]
+    done = subprocess.run([sys.executable, "-B", "-m", "minglow", *words], cwd=tmp_path,
+                          preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "minglow train: error: [Errno 27] File too large: 'runs/a/model.npz'")
+    assert os.listdir(tmp_path / "runs/a") == ["metrics.csv"]
+
+
+def test_too_little_room_is_found_before_the_first_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 999))
+    assert cli.main(TRAIN) == 1
+    assert "MB of free space for its checkpoints, got 0.0 MB" in capsys.readouterr().err
+    assert (tmp_path / "runs/digits-1/metrics.csv").read_text().count("\n") == 1  # its header
+
+
+def test_a_file_in_the_folders_place_is_found_before_the_first_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/a").write_text("mine")
+    (tmp_path / "b").write_text("mine")
+    for words in ["--name", "a"], ["--runs", "b"], ["--runs", "b/c"]:
+        assert cli.main([*TRAIN, *words]) == 1
+        shown = capsys.readouterr().err
+        assert shown.count("\n") == 1 and ("File exists" in shown or "Not a directory" in shown)
+    assert (tmp_path / "runs/a").read_text() == (tmp_path / "b").read_text() == "mine"
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_folder_that_may_not_be_written_is_found_before_the_first_step(tmp_path):
+    (tmp_path / "runs/old").mkdir(parents=True)
+    for folder in tmp_path / "runs/old", tmp_path / "runs":
+        folder.chmod(0o555)
+
+    def as_nobody():
+        os.chdir(tmp_path)
+        if os.geteuid() == 0:
+            os.setuid(65534)  # who may write everywhere sees no read-only folder
+        said = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (the process ends with it)
+        sys.stdout = sys.stderr = said
+        return [cli.main([*TRAIN, "--name", name]) for name in ("new", "old")]
+
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    assert in_a_process(as_nobody) == "[1, 1]"
+    for folder in tmp_path / "runs", tmp_path / "runs/old":
+        folder.chmod(0o755)
+    assert not list((tmp_path / "runs/old").iterdir()) and len(list((tmp_path / "runs").iterdir())) == 1

@@ -1,0 +1,229 @@
+"""Faults made by hand, each planted in a copy of minglow, to see which test kills it.
+
+    python tests/faults.py           all of them, in about twenty minutes
+    python tests/faults.py sign      those whose name has this word
+
+Prints a line for each, `killed by` or SURVIVED, and exits with 1 if any survived.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ["test_starts.py", "test_kernels.py", "test_nets.py", "test_bits.py", "test_composition.py", "test_errors.py",
+         "test_distributions.py", "test_logit.py", "test_autoencoder.py", "test_dequantizers.py", "test_inference.py",
+         "test_readers.py", "test_resume.py", "test_bijections.py", "test_checkpoint.py", "test_command_line.py", "test_testing.py",
+         "test_life.py", "test_disks.py", "test_bombs.py", "test_weights.py", "test_bad_inputs.py", "test_device.py",
+         "test_distributed.py"]
+
+# name: (file below minglow/, text as it stands, text of the fault)
+FAULTS = {
+    "actnorm: log_det without h*w": (
+        "layers/actnorm.py", "constant_log_det(x, pixels(x) * log_scale", "constant_log_det(x, log_scale"),
+    "actnorm: sign of log_det": (
+        "layers/actnorm.py", "constant_log_det(x, pixels(x) *", "constant_log_det(x, -pixels(x) *"),
+    "actnorm: inverse without its shift": (
+        "layers/actnorm.py", "-shift * np.exp(log_scale), np", "0 * shift, np"),
+    "actnorm: epsilon in the inverse": (
+        "layers/actnorm.py", "np.exp(log_scale), np.exp(-log_scale)", "np.exp(log_scale), 1 / (np.exp(log_scale) + 1e-6)"),
+    "actnorm: gradient of log_scale forgets dlog_det": (
+        "layers/actnorm.py", "dlog_scale + dlog_det.sum() * pixels(y)", "dlog_scale"),
+    "actnorm: gradient of log_scale forgets h*w": (
+        "layers/actnorm.py", "dlog_det.sum() * pixels(y)", "dlog_det.sum()"),
+    "actnorm: missing gradient of shift": (
+        "layers/actnorm.py", 'self.grads["shift"] += dshift', "pass"),
+    "actnorm: gradient overwritten": (
+        "layers/actnorm.py", 'self.grads["shift"] += dshift', 'self.grads["shift"][...] = dshift'),
+    "actnorm: initializes by the wrong sign": (
+        "layers/actnorm.py", '["shift"][...] = -mean', '["shift"][...] = mean'),
+    "actnorm: initializes in forward": (
+        "layers/actnorm.py", "        y = kernels.shift_scale(", "        shift[...] = -rows(x).mean(0)\n        y = kernels.shift_scale("),
+    "actnorm: constant channel divides by 0": (
+        "layers/actnorm.py", "np.where(constant, 1, std)", "std"),
+    "invconv: log_det without h*w": (
+        "layers/invconv.py", "pixels(x) * self.log_abs_det(weight)", "self.log_abs_det(weight)"),
+    "invconv: W for W^T in forward": ("layers/invconv.py", "(rows(x) @ weight.T)", "(rows(x) @ weight)"),
+    "invconv: W^T for W in dx": (
+        "layers/invconv.py", "(rows(dy) @ weight)", "(rows(dy) @ weight.T)"),
+    "invconv: an old weight is remembered": ("layers/invconv.py", "or not (matrix == self.matrix).all()", ""),
+    "invconv: W^-1 for W^-T": ("layers/invconv.py", "pixels(x) * inverse.T", "pixels(x) * inverse"),
+    "invconv: gradient forgets h*w": ("layers/invconv.py", "* pixels(x) * inverse.T", "* inverse.T"),
+    "invconv: gradient of W transposed": (
+        "layers/invconv.py", "dweight += rows(dy).T @ rows(x) +", "dweight += rows(x).T @ rows(dy) +"),
+    "invconv: singular weights accepted": (
+        "layers/invconv.py", "if not condition < 1 /", "if condition < 0 /"),
+    "invconv LU: gradient of L at the wrong rows": (
+        "layers/invconv.py", 'dlower[self.constants["order"]] = dpermuted_lower', "dlower[...] = dpermuted_lower"),
+    "invconv LU: gradient of log_s forgets its scale": (
+        "layers/invconv.py", "np.diag(dupper) * np.diag(upper)", "np.diag(dupper)"),
+    "invconv LU: sign forgotten": (
+        "layers/invconv.py", 'self.constants["sign"] * np.exp(log_s)', "np.exp(log_s)"),
+    "shuffle: inverse by the order itself": (
+        "layers/permute.py", 'y[..., np.argsort(self.constants["order"])]', 'y[..., self.constants["order"]]'),
+    "squeeze: rows and columns of a block swapped on the way back": (
+        "layers/squeeze.py", "transpose(0, 1, 4, 2, 5, 3)", "transpose(0, 1, 5, 2, 4, 3)"),
+    "additive: inverse ignores the conditioner": ("layers/coupling.py", "join(y1, y2 - h)", "join(y1, y2)"),
+    "additive: gradient does not reach the conditioner": (
+        "layers/coupling.py", "dy1 + self.net.backward(dy2, net_cache), dy2", "dy1, dy2"),
+    "affine: halves swapped in forward": (
+        "layers/coupling.py", "return y.reshape(x.shape), log_det,", "return join(*halves(y.reshape(x.shape))[::-1]), log_det,"),
+    "affine: inverse shifts before it scales": (
+        "kernels/reference.py", "    x[:, :, -changing:] /= scale\n    x[:, :, -changing:] -= shift\n", "    x[:, :, -changing:] -= shift\n    x[:, :, -changing:] /= scale\n"),
+    "affine: stale cache from inverse": (
+        "layers/coupling.py", "(net_cache, flat_y, scale, dlog_scale)", "(net_cache, x, scale, dlog_scale)"),
+    "affine: gradient of the passing half is lost": (
+        "layers/coupling.py", "dx1 += self.net.backward", "dx1[...] = self.net.backward"),
+    "affine: shift and scale swapped in dh": (
+        "kernels/reference.py", "np.concatenate([dshift, draw], axis=2)", "np.concatenate([draw, dshift], axis=2)"),
+    "couple: log_det summed over the batch": (
+        "kernels/reference.py", "return y, log_scale.sum(axis=(1, 2))\n", "return y, log_scale.sum(axis=(1, 2)).mean() + 0 * log_scale[:, 0, 0]\n"),
+    "couple: dlog_det is ignored": ("kernels/reference.py", "(dy2 * y2 + dlog_det[:, None, None])", "(dy2 * y2)"),
+    "couple: x for y in the gradient": ("kernels/loops.py", "(dy2 * y2 + dlog_det[b])", "(dy2 + dlog_det[b])"),
+    "sigmoid_scale: gradient forgets the floor": (
+        "layers/scale.py", "(1 - floor) * e / (", "e / ("),
+    "gather: padding off by one": ("kernels/reference.py", "i, j, every = di - size // 2,", "i, j, every = di - size // 2 + 1,"),
+    "gather: padding off by one, loops": (
+        "kernels/loops.py", "patches[b, i, j, di], padded[i + di, j * channels:]", "patches[b, i, j, di], padded[i + di, (j + pad) * channels:]"),
+    "scatter: the last neighbor overwrites": ("kernels/reference.py", "x[there] += patches", "x[there] = patches"),
+    "relu: gradient passes everywhere": ("kernels/reference.py", "shift_scale_backward(dy * (y > 0), y, scale)", "shift_scale_backward(dy, y, scale)"),
+    "transposed convolution: gradient of its taps": ("nets/conv.py", "(rows(x).T @ dtaps)", "(rows(x).T @ dtaps)[:, ::-1]"),
+    "convolution: gradient x 1.01": ("nets/conv.py", "dweight += (rows(dy).T @ patches)", "dweight += 1.01 * (rows(dy).T @ patches)"),
+    "dense: missing gradient of bias": ("nets/dense.py", 'self.grads["bias"] += rows(dy).sum(axis=0)', "pass"),
+    "shift_scale net: gradient forgets the 3": ("nets/net.py", '+= 3 * dlog_scale', "+= dlog_scale"),
+    "sequence: last net is not initialized": ("nets/net.py", "        for net in self.nets:\n            x = net.initialize(x)", "        for net in self.nets[:2]:\n            x = net.initialize(x)"),
+    "chain: one log_det left out": ("chain.py", "total = total + log_det\n            caches", "total = log_det\n            caches"),
+    "chain: caches from inverse in the wrong order": ("chain.py", "return y, caches[::-1]", "return y, caches"),
+    "reversible chain: backward inverts from its input": ("chain.py", "last_log_det, (y, [(h, last_cache)])", "last_log_det, (-y, [])"),
+    "reversible chain: goes on from its output": ("chain.py", "y, last_cache = kept.pop()", "_, last_cache = kept.pop()"),
+    "reversible chain: a log_det left out": ("chain.py", "log_det + last_log_det", "last_log_det"),
+    "chain: one log_det left out without caches": (
+        "chain.py", "total = total + log_det\n        return x, total", "total = log_det\n        return x, total"),
+    "level: inner's log_det left out": ("layers/level.py", "log_det + inner_log_det", "log_det"),
+    "level: the other half leaves": ("layers/level.py", "a, b = halves(h)", "b, a = halves(h)"),
+    "flow: log_det subtracted": ("flow.py", "self.base.log_prob(z, labels) + log_det, \"log_prob\"", "self.base.log_prob(z, labels) - log_det, \"log_prob\""),
+    "flow: gradient summed over the batch": ("flow.py", "share = np.full_like(log_det, -1 / len(x))", "share = np.full_like(log_det, -1)"),
+    "normal: temperature ignored": ("distributions.py", "dtype(temperature) * noise", "noise"),
+    "flow: a batch statistic leaks": ("flow.py", "z, log_det = self.bijection.forward_only(self._checked(x))", "z, log_det = self.bijection.forward_only(self._checked(x) - x.mean(0))"),
+    "normal: constant without its half": ("distributions.py", "- 0.5 * prod", "- prod"),
+    "scaling: log_det without h*w": ("layers/scaling.py", "pixels(x) * log_scale.sum()", "log_scale.sum()"),
+    "scaling: gradient forgets dlog_det": ("layers/scaling.py", " + dlog_det.sum() * pixels(y)", ""),
+    "checkerboard: one color for both lines": ("layers/checkerboard.py", "1 - parity::2", "parity::2"),
+    "checkerboard: the net sees the fields that change": (
+        "layers/checkerboard.py", "from_fields(join(x, np.zeros_like(x))", "from_fields(join(np.zeros_like(x), x)"),
+    "checkerboard: gradient from the wrong fields": (
+        "layers/checkerboard.py", "split(to_fields(dboard, self.parity))[0]", "split(to_fields(dboard, self.parity))[1]"),
+    "swap: nothing is swapped": ("layers/permute.py", "np.roll(order, channels // 2)", "order"),
+    "uneven coupling: halves all the same": ("layers/coupling.py", "return split(x, layer.passing)", "return split(x)"),
+    "tanh_scale: slope of another bound": ("layers/scale.py", "1 - t * t", "1 - t"),
+    "logit: log_det without its constant": ("layers/logit.py", "x[0].size * log(self.c / 2)", "0.0"),
+    "logit: gradient forgets dlog_det": ("layers/logit.py", "(dy + of_each * np.tanh(y / 2))", "dy"),
+    "logit: half the slope": ("layers/logit.py", "np.tanh(y / 2) / y", "np.tanh(y) / y"),
+    "edge bias: inside for outside": ("nets/conv.py", "return 1 - kernels.gather(inside", "return kernels.gather(inside"),
+    "residual: gradient of the input lost": ("nets/net.py", "return dy + self.net.backward(dy, cache)", "return self.net.backward(dy, cache)"),
+    "logistic: one tail": ("distributions.py", "(size + 2 * np.log1p", "(size + np.log1p"),
+    "logistic: slope of another width": ("distributions.py", "np.tanh(_flat(self, z) / 2)", "np.tanh(_flat(self, z))"),
+    "top prior: log_std forgets its pixels": ("top_prior.py", "top.shape[1] * self.params", "self.params"),
+    "top prior: classes unweighted": ("top_prior.py", "- log(by_class.shape[1])", ""),
+    "top prior: labels ignored in the gradient": ("top_prior.py", "share = one_hot(labels, share)", "pass"),
+    "top prior: means of the noise alone": ("top_prior.py", ' + mean[labels, None]', ""),
+    "classifier: the label's share is not subtracted": (
+        "top_prior.py", "(probability - one_hot(labels, probability))", "probability"),
+    "vae: kl without its means": ("models/vae.py", "(mean**2 + np.exp", "(np.exp"),
+    "vae: gradient of sigma x 1.01": ("models/vae.py", '+= (1 - u**2)', '+= 1.01 * (1 - u**2)'),
+    "vae: the target's gradient is lost": ("models/vae.py", "encoder_cache) - dy", "encoder_cache)"),
+    "vae: importance weights without log n": ("models/vae.py", " - log(samples)", ""),
+    "auto-encoder: gradient forgets D": ("models/autoencoder.py", "/ y.size", "/ len(y)"),
+    "dequantizer: sign of its log_det": ("dequantizers.py", "log_prob(e) - log_det", "log_prob(e) + log_det"),
+    "dequantizer: log 1.7 left out": ("dequantizers.py", "        log_q -= dtype(u[0].size * log(NEARLY_UNIFORM))\n", ""),
+    "dequantizer: gradient of log q lost": ("dequantizers.py", "+ dlog_q[:, None, None, None] * (2 * u - 1)", ""),
+    "bound: without log n": ("dequantizers.py", "[:, 0] - log(samples)", "[:, 0]"),
+    "inference: every level is drawn anew": ("inference.py", "mine[level][...] = fresh[level]", "z[...] = drawn"),
+    "inference: strength of 1": ("inference.py", "STRENGTH * strength", "strength"),
+    "inference: the last level backwards": ("inference.py", "z.reshape(len(z), *shape)", "z[:, ::-1].reshape(len(z), *shape)"),
+    "bits: 255 levels for 256": ("bits.py", "log2(levels)", "log2(levels - 1)"),
+    "bits: noise of half a cell": ("bits.py", "(images.astype(dtype) + noise)", "(images.astype(dtype) + noise / 2)"),
+    "flat parameters: a copy instead of a view": ("params.py", "owner.params[name] = self.view(self.value, path)", "owner.params[name] = self.view(self.value, path).copy()"),
+    "checkpoint: constants are not restored": ("checkpoint.py", "    for name, target in targets.items():\n        target[...]", "    for name, target in [*targets.items()][:1]:\n        target[...]"),
+    "average: moves away": ("kernels/loops.py", "weight * (value[i] - average[i])", "weight * (average[i] - value[i])"),
+    "training: the average is thrown away": ("train.py", "    state.settle()\n", ""),
+    "state: the average's age is lost": ("state.py", "learner.optimizer.steps = learner.average.steps = step", "learner.optimizer.steps = step"),
+    "state: images still to come are forgotten": ("state.py", "step, best, rng, waiting\n", "step, best, rng, self.waiting\n"),
+    "state: random numbers start again": ("state.py", "self.step, self.best, self.rng, self.waiting = step, best, rng,", "self.step, self.best, _, self.waiting = step, best, rng,"),
+    "state: another flow's constants stay": ("state.py", "        restore(saved, self.flow)\n", ""),
+    "state: other images are gone on with": (
+        "state.py", "if saved.facts.get(key, getattr(self, key)) != getattr(self, key):", "if False:"),
+    "runs: two processes train in one folder": ("runs.py", "fcntl.LOCK_EX |", "fcntl.LOCK_SH |"),
+    "runs: a picture is written in place": (
+        "runs.py", "with replacing(path) as file:\n        figure", "with path.open(\"wb\") as file:\n        figure"),
+    "text: who stops reading stops training": (
+        "text.py", "write(text)\n        except OSError:", "write(text)\n        except KeyError:"),
+    "signals: a second one waits, too": ("signals.py", "        if received:\n", "        if False:\n"),
+    "archive: hashes are not compared": ("storage/archive.py", "or description(array) != expected[name]", ""),
+    "archive: compressed members are accepted": ("storage/archive.py", "info.compress_type != zipfile.ZIP_STORED or ", ""),
+    "archive: written in place": ("storage/archive.py", "path.with_name(path.name + TEMPORARY.format(os.getpid()))", "path"),
+    "archive: an unfinished file is left": ("storage/archive.py", "        temporary.unlink(missing_ok=True)\n        raise", "        raise"),
+    "bounded: an OSError of damage gets through": ("data/bounded.py", "except MemoryError:\n            raise", "except (MemoryError, OSError):\n            raise"),
+    "bounded: a header's size is trusted": ("data/bounded.py", "if not 0 <= count <= available:", "if False:"),
+    "npz: labels are not checked before they are read": ("data/npy.py", "partial(_check_labels, len(images))", "None"),
+    "checkpoint: NaN is taken": ("checkpoint.py", "        check_values(checkpoint.path, name, checkpoint.arrays[name])", "        pass"),
+    "recipe: its sizes are believed": ("saved.py", "if 4 * min_parameters(full) > path.stat().st_size:", "if False:"),
+    "recipe: followed without a check": ("saved.py", "full = checked(recipe)", "full = recipe"),
+    "runs: room is not looked at": ("runs.py", "if free < needed:", "if False:"),
+    "runs: a line of the metrics may be missing": ("metrics.py", "        if not whole:", "        if False:"),
+    "text: what commands a terminal is printed": ("text.py", "c if c.isprintable() else", "c if True else"),
+    "pictures: many pixels in few bytes are decoded": ("data/folder.py", "if megapixels > max(SMALL_MEGAPIXELS", "if False and (SMALL_MEGAPIXELS"),
+    "diagnosis: the last fault for the first": ("diagnosis.py", "for name in reversed(flow.flat.where):", "for name in flow.flat.where:"),
+    "ranks: the gradients' sum for their mean": ("ranks.py", "            total /= self.size\n", ""),
+    "ranks: shares overlap": ("ranks.py", "(number + 1) * count // shares)", "count)"),
+    "ranks: the last that failed is heard": ("ranks.py", "failed.index(True)", "self.size - 1 - failed[::-1].index(True)"),
+    "ranks: a fault stays with its process": ("ranks.py", "            if any(failed):\n", "            if failed[self.rank]:\n"),
+    "train: passes are added, not averaged": ("train.py", "    flow.flat.grad /= passes\n", ""),
+    "train: every process takes the first part": ("train.py", "state.rng, mine)\n", "state.rng, slice(0, batch // ranks.size))\n"),
+    "evaluation: a process without images keeps no pace": (
+        "evaluation.py", "dequantizer.dequantize(some, rng, flow.dtype)  #", "pass  #"),
+    "device: a layer looks at the device": ("layers/invconv.py", "if on_host(result) and not np.isfinite", "if not np.isfinite"),
+    "device: arrays of both sides are let in": ("arrays.py", "if on_host(x) != on_host(parameter):", "if False:"),
+    "device: the vectors are not built again": ("device.py", "module.flat = FlatParams(module)", "pass"),
+    "device: a state goes on on the host's side": ("state.py", "to_device_of(saved.arrays[f\"{name}.{key}\"], target)", "saved.arrays[f\"{name}.{key}\"]"),
+    "adam: no bias correction": ("optim.py", "rate * root / (1 - self.beta1**self.steps)", "rate * root"),
+}
+
+
+def killer(file: str, old: str, new: str) -> str | None:
+    """The first test that fails with the fault planted, or None."""
+    with tempfile.TemporaryDirectory() as folder:
+        for part in "minglow", "tests", "docs":
+            shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "setup.cfg", folder)
+        target = Path(folder, "minglow", file)
+        text = target.read_text(encoding="utf-8")
+        if text.count(old) < 1:
+            raise SystemExit(f"{file} no longer holds {old!r}: write the fault anew")
+        target.write_text(text.replace(old, new), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": folder, "NUMBA_DISABLE_JIT": "1", "MINGLOW_SEEDS": "2"}
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider",
+                   *(f"tests/{test}" for test in TESTS)]
+        result = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True,
+                                check=False)
+    failed = [line.split()[1] for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0] if failed else None
+
+
+def main() -> int:
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    survived = []
+    chosen = {name: fault for name, fault in FAULTS.items() if word in name}
+    for name, fault in chosen.items():
+        test = killer(*fault)
+        print(f"{name:66} {'killed by ' + test if test else 'SURVIVED'}", flush=True)
+        survived += [name] if test is None else []
+    print(f"{len(chosen) - len(survived)} of {len(chosen)} killed")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
