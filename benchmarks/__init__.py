@@ -1,1 +1,1 @@
-"""How fast minglow is and how much memory it takes, beside other libraries: `python -m benchmarks --help`."""
+"""Speed and memory of minglow, beside other libraries: `python -m benchmarks --help`."""

@@ -1,4 +1,4 @@
-"""A training step of the small config while another process uses a core, with all threads and with one."""
+"""A training step of the small config beside a busy process, with all threads and with one."""
 
 from __future__ import annotations
 

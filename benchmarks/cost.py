@@ -114,7 +114,8 @@ def flops(model: Model, reversible: bool = False) -> int:
 def activations(model: Model, reversible: bool = False) -> int:
     """Bytes in the cache of flow.bijection.forward."""
     levels, size = levels_of(model), model.batch * prod(model.shape)
-    numbers = sum(layer.stored for level in levels for layer in (level[-STORED:] if reversible else level))
+    numbers = sum(layer.stored for level in levels
+                  for layer in (level[-STORED:] if reversible else level))
     for i, level in enumerate(levels if reversible else []):
         if len(level) > STORED or i == 0:  # the input of the stored layers; else the output below it
             numbers += size >> i
@@ -124,8 +125,8 @@ def activations(model: Model, reversible: bool = False) -> int:
 
 
 def memory(model: Model, reversible: bool = False) -> int:
-    """Bytes of a rank that takes the complete batch: vectors, cache, and what one coupling's backward needs
-    for a moment at the first level: three hidden layers, patches of both sides, four layers' outputs."""
+    """Bytes of a rank that takes the complete batch: vectors, cache, and the temporary arrays of one
+    coupling's backward at the first level: three hidden layers, patches of both sides, four outputs."""
     rows, channels = model.batch * prod(model.shape[:2]) // 4, 4 * model.shape[2]
     taps = 9 * channels * (2 if model.additive else 3) // 2
     numbers = VECTORS * parameters(model) + rows * (3 * model.hidden + taps + 4 * channels)

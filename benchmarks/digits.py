@@ -2,7 +2,7 @@
 
 Both are trained as `minglow train` trains: L 2, K 12, width 32, batches of 64 with random
 shifts, Adam with warm-up and a cosine that ends with the clock, clipped gradients, and an average of
-the parameters, which is evaluated. The clock includes everything that the loop does, evaluation included.
+the parameters, which is evaluated. The clock includes all of the loop, evaluation included.
 """
 
 from __future__ import annotations

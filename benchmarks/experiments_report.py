@@ -86,7 +86,8 @@ def family(found: Runs) -> str:
                      f"{chosen[0]['steps']:,}", rate.removeprefix("rate "), f"{np.mean(bits):.3f}",
                      ", ".join(f"{value:.3f}" for value in bits)])
     return "### NICE, RealNVP, Glow\n\n" + table(
-        ["model", "parameters", "time", "steps", "learning rate", "held-out bits/dim", "three seeds"], rows)
+        ["model", "parameters", "time", "steps", "learning rate", "held-out bits/dim", "three seeds"],
+        rows)
 
 
 def nice_in_bits() -> str:

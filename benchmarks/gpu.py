@@ -2,8 +2,9 @@
 
     python -m benchmarks.gpu [--quick]
 
-The official size for CIFAR-10, float32 without TF32 on both sides. Each operation ends with its result on the host, so
-that all of its work is in its time. Prints milliseconds, and PyTorch's time over minglow's.
+The official size for CIFAR-10, float32 without TF32 on both sides. Each operation ends with its result
+on the host, so that its time includes all of its work. Prints milliseconds, and PyTorch's time over
+minglow's.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import argparse
 
 import torch
 
-from benchmarks.ours import minglow_glow
 from benchmarks.libraries import torch_glow
+from benchmarks.ours import minglow_glow
 from benchmarks.subject import Size
 from benchmarks.timing import compare
 

@@ -17,7 +17,8 @@ def measure(quick: bool = False) -> dict[str, object]:
         subjects = [
             ours.minglow_glow(size), ours.minglow_glow(size, reversible=True),
             ours.minglow_glow(size, backend="numpy"),
-            libraries.normflows_glow(size), libraries.torch_glow(size), libraries.torch_glow(size, compiled=True),
+            libraries.normflows_glow(size), libraries.torch_glow(size),
+            libraries.torch_glow(size, compiled=True),
         ]
         rounds, repeat = (3, 1) if quick else ROUNDS[name]
         times = compare(subjects, size.images(), rounds, repeat)

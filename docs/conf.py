@@ -26,12 +26,12 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 
-# KaTeX's style and fonts lie in _static, its script in the extension's wheel. Where node is there,
-# formulas are rendered when the site is built; otherwise by the reader's browser.
+# KaTeX's style and fonts are in _static, its script is in the extension's wheel. With node,
+# formulas are rendered when the site is built; otherwise the reader's browser renders them.
 katex_prerender = shutil.which("node") is not None
 katex_css_path = "katex/katex.min.css"
 
-# Docstrings are laid out by hand, to be read in a terminal; the site shows them as they are.
+# Docstrings are laid out for a terminal; the site shows them in that layout.
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
 
@@ -50,7 +50,7 @@ html_theme_options = {
 
 def literal_docstring(app: Sphinx, what: str, name: str, thing: object, options: object,
                       lines: list[str]) -> None:
-    """Keep a docstring's first paragraph as text, and show the rest in the layout that it has."""
+    """Keep a docstring's first paragraph as text, and show the rest in its own layout."""
     end = lines.index("") if "" in lines else len(lines)
     rest = lines[end:]
     while rest and not rest[-1]:
@@ -64,7 +64,7 @@ def literal_docstring(app: Sphinx, what: str, name: str, thing: object, options:
 
 
 def accessible(app: Sphinx, page: str, template: str, context: dict, tree: object) -> None:
-    """What screen readers and keyboards need and Sphinx leaves out: levels, code that scrolls."""
+    """Add what screen readers and keyboards need and Sphinx leaves out: heading levels, code focus."""
     for name in "furo_navigation_tree", "body":
         if context.get(name):
             text = context[name].replace('role="heading">', 'role="heading" aria-level="2">')
@@ -72,7 +72,7 @@ def accessible(app: Sphinx, page: str, template: str, context: dict, tree: objec
 
 
 def setup(app: Sphinx) -> None:
-    """Write the pages that are made from other files, and see to docstrings and links."""
+    """Write the generated pages, and connect the handlers of docstrings and links."""
     generate.write_pages(HERE)
     app.connect("autodoc-process-docstring", literal_docstring)
     app.connect("html-page-context", accessible, priority=900)  # after furo's own

@@ -1,15 +1,16 @@
-"""The pages of the site that are made from other files: they cannot drift from what they show.
+"""The pages of the site that are generated from other files, and so stay up to date.
 
-    notebooks/          the notebooks, each with a line that offers it for download
+    notebooks/          the notebooks, each with a link for download
     reference/          a page for each module, from its docstrings; the command line, from its parser
     source/             a page for each file of code, to which other pages link
 """
 
 import argparse
-import ast
 import json
 import re
 from pathlib import Path
+
+import architecture
 
 from minglow.cli.main import parser
 
@@ -23,7 +24,7 @@ OTHERS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "setup.cfg", ".vscode/
 
 
 def write_pages(docs: Path) -> None:
-    """Write all of them below docs. What has not changed is left alone: Sphinx need not read it."""
+    """Write all of them below docs, but for unchanged files, which Sphinx then need not read."""
     pages = {**source_pages(), **notebooks(), **reference()}
     for folder in "notebooks", "reference", "source":
         for path in (docs / folder).rglob("*"):
@@ -43,7 +44,7 @@ def shown_files() -> list[Path]:
 
 
 def source_pages() -> dict[str, str]:
-    """A page with a file's text, for each file, and one that lists them."""
+    """A page for each file, with its text, and a page that lists them."""
     files = shown_files()
     pages = {}
     for file in files:
@@ -67,8 +68,8 @@ def notebooks() -> dict[str, str]:
             if cell["cell_type"] == "markdown":
                 cell["source"] = inward("".join(cell["source"]), Path("notebooks"))
             else:
-                words = what_to_see("".join(after.get("source", "")))
-                cell["metadata"]["mystnb"] = {"image": {"alt": words}}
+                alt = what_to_see("".join(after.get("source", "")))
+                cell["metadata"]["mystnb"] = {"image": {"alt": alt}}
         notebook["cells"].insert(
             1, {"cell_type": "markdown", "id": "download", "metadata": {}, "source": download})
         pages[f"notebooks/{path.name}"] = json.dumps(notebook)
@@ -81,7 +82,7 @@ def notebooks() -> dict[str, str]:
 
 
 def what_to_see(text: str) -> str:
-    """What a picture shows, in words: what a notebook says below it, without its marks."""
+    """The description of a picture: the paragraph below it in the notebook, without markup."""
     seen = re.search(r"\*What to see:\*(.*?)(\n\n|$)", text, re.DOTALL)
     words = re.sub(r"[*`$\\{}]|\]\(.*?\)|\[", "", seen[1] if seen else "").split()
     return " ".join(words) or "figure: the cell above draws it"
@@ -90,26 +91,31 @@ def what_to_see(text: str) -> str:
 def reference() -> dict[str, str]:
     """A page for each module, and one for the command line."""
     files = [path for path in shown_files() if path.parts[0] == "minglow" and path.name != "__main__.py"]
-    floors: dict[str, list[str]] = {}
     pages = {}
     for file in files:
-        name = ".".join(file.with_suffix("").parts).removesuffix(".__init__")
-        doc = ast.get_docstring(ast.parse((ROOT / file).read_text(encoding="utf-8"))) or ""
-        floor = re.search(r"Floor (\d)", doc)
-        floors.setdefault(floor[1] if floor else "", []).append(name)
-        members = ["   :no-members:"] if file.name == "__init__.py" else []  # it gathers other files'
+        name = module_name(file)
+        members = ["   :no-members:"] if file.name == "__init__.py" else []  # it exports other files'
         pages[f"reference/{name}.md"] = "\n".join([
             f"# {name}", "", f"[Source](/source/{file}.md)", "",
             "```{eval-rst}", f".. automodule:: {name}", *members, "```", ""])
     lines = ["# Reference", "",
-             "Every public name, from its docstring, which is laid out to be read in a terminal, too.",
-             "A file's floor says what it may import: those below.", ""]
-    for floor in sorted(floors):
-        lines += [f"## {f'Floor {floor}' if floor else 'The package'}", "",
-                  "```{toctree}", ":maxdepth: 1", "", *floors[floor], "```", ""]
+             "Every public name, from its docstring. A module imports only from the levels below its",
+             "own; [the architecture](../architecture.md) describes the levels.", ""]
+    sections = [("The package", ["minglow", "minglow.version"])]
+    for number, paths in enumerate(architecture.levels(), 1):
+        roots = [path.relative_to(ROOT) for path in paths]
+        sections.append((f"Level {number}: {', '.join(root.stem for root in roots)}",
+                         [module_name(file) for file in files if {file, *file.parents} & {*roots}]))
+    for title, names in sections:
+        lines += [f"## {title}", "", "```{toctree}", ":maxdepth: 1", "", *names, "```", ""]
     pages["reference/index.md"] = "\n".join(lines)
     pages["reference/command-line.md"] = command_line()
     return pages
+
+
+def module_name(file: Path) -> str:
+    """minglow/layers/actnorm.py -> "minglow.layers.actnorm"."""
+    return ".".join(file.with_suffix("").parts).removesuffix(".__init__")
 
 
 def command_line() -> str:
@@ -125,15 +131,15 @@ def command_line() -> str:
 
 
 def links_into_the_site(app: object, docname: str, source: list[str]) -> None:
-    """Links to files of the repository, as they work on GitHub, lead to their pages of the site."""
+    """Replace links to files of the repository by links to their pages of the site."""
     if not docname.startswith(("notebooks/", "source/", "reference/")):
         source[0] = inward(source[0], Path("docs", docname).parent)
 
 
 def inward(text: str, folder: Path) -> str:
-    """A page's Markdown, its links to files, relative to this folder, led to pages of the site."""
+    """A page's Markdown, with links to pages of the site in place of links to files."""
 
-    def led(match: re.Match) -> str:
+    def replaced(match: re.Match) -> str:
         target, anchor = match[1], match[2] or ""
         path = (ROOT / folder / target).resolve()
         if "://" in target or not path.exists() or not path.is_relative_to(ROOT):
@@ -152,4 +158,4 @@ def inward(text: str, folder: Path) -> str:
         return "](/source/index.md)" if path.is_dir() else match[0]
 
     files = set(shown_files())
-    return re.sub(r"\]\(([^)#\s]+)(#[^)]*)?\)", led, text)
+    return re.sub(r"\]\(([^)#\s]+)(#[^)]*)?\)", replaced, text)

@@ -1,7 +1,7 @@
 """Composition, and with it the memory policy.
 
 Both chains compute the same function and the same gradients; they differ in what they store between
-forward and backward. Each layer checks its own input.
+forward and backward. Each layer checks its own input; a chain checks x where it uses its length.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minglow import validation
-from minglow.arrays.shapes import zero_log_det
+from minglow.arrays.shapes import check_input, zero_log_det
 from minglow.bijection import Bijection, Visit
 
 
@@ -41,6 +41,7 @@ class Chain(Bijection):
         self.children.update({str(i): layer for i, layer in enumerate(layers)})
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+        check_input(self, x)
         total, caches = zero_log_det(x), []
         for layer in self.layers:
             x, log_det, cache = layer.forward(x)
@@ -56,6 +57,7 @@ class Chain(Bijection):
         return y, caches[::-1]
 
     def forward_only(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        check_input(self, x)
         total = zero_log_det(x)
         for layer in self.layers:
             x, log_det = layer.forward_only(x)

@@ -7,6 +7,7 @@ the value that it was given.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from math import inf
 from reprlib import repr as shortened
@@ -17,6 +18,7 @@ import numpy as np
 T = TypeVar("T")
 MAX_COUNT = 2**63 - 1  # what 64 bits hold
 MAX_LINE = 1000  # characters
+MAX_AXES = 64
 
 
 def check_count(name: str, value: Any, minimum: int = 1, maximum: int = MAX_COUNT) -> int:
@@ -33,7 +35,7 @@ def check_number(name: str, value: Any, minimum: float = 0.0, below: float = inf
     """A finite number from the minimum, and above one bound, to below another."""
     kinds = int, float, np.integer, np.floating
     if (not isinstance(value, kinds) or isinstance(value, bool)
-            or not (minimum <= value < below and value > above)):
+            or not (minimum <= value < below and above < value <= sys.float_info.max)):
         start = f"above {above:g}" if above >= minimum else f"of at least {minimum:g}"
         end = "" if below == inf else f" and below {below:g}"
         raise ValueError(f"expected {name} to be a number {start}{end}, got {shortened(value)}")
@@ -41,9 +43,10 @@ def check_number(name: str, value: Any, minimum: float = 0.0, below: float = inf
 
 
 def check_shape(value: Any, name: str = "shape") -> tuple[int, ...]:
-    """A tuple or list of whole numbers of at least 1."""
-    if not isinstance(value, (tuple, list)) or not value or not all(
-            isinstance(size, (int, np.integer)) and size >= 1 for size in value):
+    """A tuple or list of whole numbers of at least 1, no more than NumPy has axes."""
+    if not isinstance(value, (tuple, list)) or not 1 <= len(value) <= MAX_AXES or not all(
+            isinstance(size, (int, np.integer)) and not isinstance(size, bool) and 1 <= size <= MAX_COUNT
+            for size in value):
         raise ValueError(f"expected {name} to be a tuple of whole numbers of at least 1, "
                          f"got {shortened(value)}")
     return tuple(map(int, value))

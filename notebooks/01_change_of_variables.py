@@ -31,8 +31,8 @@ from matplotlib.path import Path
 import minglow
 from minglow import plots
 from minglow.data import two_moons
+from minglow.testing import check_layer, numerical_jacobian, perturbed
 from minglow.training import Adam
-from minglow.testing import check_layer, perturbed, numerical_jacobian
 
 plots.style()
 rng = np.random.default_rng(0)

@@ -30,8 +30,8 @@ from minglow.arrays.shapes import halves, join, zero_log_det
 from minglow.bijection import Bijection, Net
 from minglow.data import two_moons
 from minglow.nets import mlp
+from minglow.testing import check_layer, numerical_jacobian, perturbed
 from minglow.training import Adam
-from minglow.testing import check_layer, perturbed, numerical_jacobian
 
 plots.style()
 rng = np.random.default_rng(0)

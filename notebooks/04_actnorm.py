@@ -29,8 +29,8 @@ from minglow import plots
 from minglow.arrays.shapes import pixels, rows
 from minglow.data import digits
 from minglow.nets import Conv, ReLU, Sequence, TransposedConv
-from minglow.training import Adam
 from minglow.testing import check_layer, numerical_jacobian, taylor_slope
+from minglow.training import Adam
 
 plots.style()
 rng = np.random.default_rng(0)
@@ -364,7 +364,7 @@ assert rows(runs["couplings at zero"][31]).std(axis=0).max() < 0.2
 #
 # If a channel has one value all over the batch (a border that is always white), its deviation is 0, and
 # (4.8) says `log_scale` = $+\infty$. Rounding may make it $10^{-8}$ instead, which is no better. Glow's
-# published code divides by $s + 10^{-6}$: a scale of a million, through which the first value in that channel that is
+# official code divides by $s + 10^{-6}$: a scale of a million, through which the first value in that channel that is
 # off by 0.5 comes out as half a million. minglow asks whether the deviation is rounding alone, and if so leaves the
 # scale at 1.
 

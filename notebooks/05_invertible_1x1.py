@@ -26,7 +26,8 @@ import numpy as np
 
 import minglow
 from minglow import plots
-from minglow.layers.invconv import lu_factors, random_rotation
+from minglow.layers.invconv import random_rotation
+from minglow.layers.invconv_lu import lu_factors
 from minglow.testing import check_layer, numerical_jacobian, taylor_slope
 
 plots.style()

@@ -28,7 +28,7 @@ from minglow import plots
 from minglow.data import digits
 from minglow.inference import latent_views, resample
 from minglow.models.glow import split_prior
-from minglow.testing import check_layer, perturbed, numerical_jacobian
+from minglow.testing import check_layer, numerical_jacobian, perturbed
 
 plots.style()
 rng = np.random.default_rng(0)
@@ -564,7 +564,7 @@ plots.image_sheet(minglow.quantize(np.concatenate(lines), images.bins), 12, imag
 #
 # How far does one latent reach? Column $i$ of the Jacobian of the *inverse*, $\partial x / \partial z_i$,
 # says how each pixel moves when $z_i$ does. As a picture it has the size of the image. Here for one digit,
-# in float64 (a copy of the model, `moved` by nothing), for latents of channel 0 at four places of either
+# in float64 (a copy of the model, `perturbed` by noise of size 0), for latents of channel 0 at four places of either
 # level.
 
 # %%

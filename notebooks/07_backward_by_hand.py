@@ -35,13 +35,13 @@ from minglow.arrays.shapes import halves, join
 from minglow.kernels import reference
 from minglow.nets import Conv, Dense, NormReLU, ReLU, ShiftScale, TransposedConv, conv_net, mlp
 from minglow.testing import (
-    PropertyFailed,
     NotSmooth,
+    PropertyFailed,
     check_backward,
     check_layer,
     directional_derivative,
-    perturbed,
     numerical_jacobian,
+    perturbed,
     taylor_slope,
 )
 from minglow.testing.gradients import gradients, parameters
@@ -700,7 +700,7 @@ quote(minglow.ActNorm.backward, {"dlog_det.sum() * pixels(y)": "(7.14)"})
 # [minglow/layers/actnorm.py](../minglow/layers/actnorm.py), with its hot loop in
 # [minglow/kernels/reference.py](../minglow/kernels/reference.py). Two things to notice. First, **what is
 # cached**: the output $y$ alone. Neither $x$ nor $t$ is needed, and $y$ lives on anyhow, as the next
-# layer's input. Second, `factor`, checked above with 3: where $\lambda = f\,\theta$, as in Glow's published
+# layer's input. Second, `factor`, checked above with 3: where $\lambda = f\,\theta$, as in Glow's official
 # code with $f = 3$, the chain rule multiplies $\bar\lambda$ by $f$.
 
 # %% [markdown]
@@ -813,7 +813,7 @@ for mover in minglow.Squeeze(), minglow.Shuffle(3, rng=0), minglow.Reverse(3), m
     assert verify(mover, even, lambda dy, _, mover=mover, P=P: {"x": (dy.reshape(3, 24) @ P).reshape(even.shape)}) < 1e-7
     dy = mover.forward(rng.standard_normal(even.shape))[0]
     assert np.array_equal(mover.backward(dy, np.zeros(3), None), mover.inverse(dy)[0])
-quote(minglow.Squeeze.backward, {"self._spread(dy)": "(7.20)"})
+quote(minglow.Squeeze.backward, {"self._unsqueeze(dy)": "(7.20)"})
 
 # %% [markdown]
 # ### Gate: `ReLU` and `NormReLU`
@@ -826,7 +826,7 @@ quote(minglow.Squeeze.backward, {"self._spread(dy)": "(7.20)"})
 # \tag{7.21}
 # $$
 #
-# Glow's published net puts an actnorm before each ReLU: $y = \max(0, a)$ with
+# Glow's official net puts an actnorm before each ReLU: $y = \max(0, a)$ with
 # $a = (x + t) \odot e^{\lambda}$. First back through the gate, $\bar a = \bar y \odot [\,y > 0\,]$, then
 # through the actnorm, whose (7.14) wants $\bar a \odot a$. But $a$ is gone: only $y$ is kept. It does not
 # matter, since where $a$ and $y$ differ, $\bar a$ is 0:
@@ -957,19 +957,19 @@ def affine_formulas(dy, dlog_det):
 
 assert verify(affine, vectors, affine_formulas) < 1e-7
 quote(reference.couple_backward, {
-    "dshift, draw =": "(7.25)-(7.27)", "dy[:, :, :-changing], dshift": "dx so far",
-    "[dshift, draw]": "to the net"})
+    "dshift, ds =": "(7.25)-(7.27)", "dy[:, :, :-changing], dshift": "dx so far",
+    "[dshift, ds]": "to the net"})
 quote(minglow.AffineCoupling.backward, {"couple_backward": "(7.25)-(7.27)", "dx1 +=": "(7.28)"})
 
 # %% [markdown]
-# [minglow/layers/coupling.py](../minglow/layers/coupling.py). The kernel writes (7.26) and (7.27) as one
-# expression, `draw`, and puts $\bar y_1$ where $\bar x_1$ will be; `backward` then adds the net's part to
-# it in place.
+# [minglow/layers/coupling.py](../minglow/layers/coupling.py). The code calls the raw
+# numbers $r$ `s`, and what comes out of the net `h`. The kernel computes $\bar r$ of (7.26) and (7.27) in one
+# expression, `ds`. It puts $\bar y_1$ where $\bar x_1$ will be; `backward` then adds the net's part in place.
 #
 # #### The slope of the scale
 #
 # ([minglow/layers/scale.py](../minglow/layers/scale.py)) What is left is $\lambda'(r)$, which depends on how
-# raw numbers become scales. Notebook 3 had the scale of Glow's published code, the sigmoid $\sigma(u) = 1 /
+# raw numbers become scales. Notebook 3 had the scale of Glow's official code, the sigmoid $\sigma(u) = 1 /
 # (1 + e^{-u})$ of $r + 2$, and minglow's floor $\varepsilon = 10^{-3}$ under it, (3.8). The derivative of
 # $\sigma$ is $\sigma (1 - \sigma)$. So for
 #
@@ -1008,22 +1008,22 @@ quote(minglow.sigmoid_scale, {"return np.log(scale)": "(7.29) (7.30)"})
 
 # %% [markdown]
 # **Exercise 7.3: find the fault** (2 points). A colleague rewrote the coupling's kernel. Below is what the
-# checks say. Find the wrong line, and write `mended`, which returns the right `dx` and `dh` from the same
+# checks say. Find the wrong line, and write `repaired`, which returns the right `dx` and `dh` from the same
 # arguments; derive it, do not call `reference.couple_backward`. Here all $P$ pixels of an image stand in one
 # axis: of $C_1$ channels that pass and $C_2$ that change, `dy` and `y` are $(B, P, C_1 + C_2)$, `scale` and
-# `dlog_scale` (which is $\lambda'(r)$) are $(B, P, C_2)$, and `dh` is $[\bar t, \bar r]$. With `exp_scale`
+# `dlog_scale_ds` (which is $\lambda'(r)$) are $(B, P, C_2)$, and `dh` is $[\bar t, \bar r]$. With `exp_scale`
 # the wrong one passes: ask yourself why.
 
 
 # %%
-def suspect(dy, y, scale, dlog_scale, dlog_det):
+def suspect(dy, y, scale, dlog_scale_ds, dlog_det):
     """The gradients of couple, with a mistake."""
     changing = scale.shape[2]
     dy2, y2 = dy[:, :, -changing:], y[:, :, -changing:]
     dshift = dy2 * scale
-    draw = dy2 * y2 * dlog_scale + dlog_det[:, None, None]
+    ds = dy2 * y2 * dlog_scale_ds + dlog_det[:, None, None]
     dx = np.concatenate([dy[:, :, :-changing], dshift], axis=2)
-    dh = np.concatenate([dshift, draw], axis=2)
+    dh = np.concatenate([dshift, ds], axis=2)
     return dx, dh
 
 
@@ -1033,8 +1033,8 @@ class WithKernel(minglow.AffineCoupling):
     kernel = staticmethod(suspect)
 
     def backward(self, dy, dlog_det, cache):
-        net_cache, y, scale, dlog_scale = cache
-        dx, dh = self.kernel(dy.reshape(y.shape), y, scale, dlog_scale, dlog_det)
+        net_cache, y, scale, dlog_scale_ds = cache
+        dx, dh = self.kernel(dy.reshape(y.shape), y, scale, dlog_scale_ds, dlog_det)
         dx, dh = dx.reshape(dy.shape), dh.reshape(*dy.shape[:-1], -1)
         dx[..., :-dh.shape[-1] // 2] += self.net.backward(dh, net_cache)
         return dx
@@ -1047,27 +1047,27 @@ except PropertyFailed as message:
 check_backward(WithKernel(mlp(2, 6, 4, rng=0), minglow.exp_scale))  # silent: not seen
 
 
-# %% solution="mended"
-def mended(dy, y, scale, dlog_scale, dlog_det):
+# %% solution="repaired"
+def repaired(dy, y, scale, dlog_scale_ds, dlog_det):
     """The gradients of couple: dx (B, P, C1 + C2) and dh (B, P, 2 C2)."""
     ### BEGIN SOLUTION
     changing = scale.shape[2]
     dy2, y2 = dy[:, :, -changing:], y[:, :, -changing:]
     dshift = dy2 * scale
-    draw = (dy2 * y2 + dlog_det[:, None, None]) * dlog_scale
+    ds = (dy2 * y2 + dlog_det[:, None, None]) * dlog_scale_ds
     dx = np.concatenate([dy[:, :, :-changing], dshift], axis=2)
-    dh = np.concatenate([dshift, draw], axis=2)
+    dh = np.concatenate([dshift, ds], axis=2)
     return dx, dh
     ### END SOLUTION
 
 
-# %% test="mended" points=2
-class Mended(WithKernel):
-    kernel = staticmethod(mended)
+# %% test="repaired" points=2
+class Repaired(WithKernel):
+    kernel = staticmethod(repaired)
 
 
 for scale_function in minglow.sigmoid_scale, minglow.tanh_scale, minglow.exp_scale:
-    check_backward(Mended(mlp(2, 6, 4, rng=0), scale_function))
+    check_backward(Repaired(mlp(2, 6, 4, rng=0), scale_function))
 
 # %% [markdown]
 # ### Copy and sum: `Conv`
@@ -1261,7 +1261,7 @@ for name in before:
 
 # %% [markdown]
 # *What to see:* zeros, exactly, at the start, but for the last convolution's weight and shift. A gradient
-# test at this start compares 0 with 0 and says nothing. So `moved` moves all parameters off their start
+# test at this start compares 0 with 0 and says nothing. So `perturbed` adds noise to all parameters
 # first, in this notebook and in `check_layer`.
 
 # %% [markdown]
@@ -1372,12 +1372,12 @@ by_library = flow.flat.grad.copy()
 flow.flat.grad[...] = 0
 assert np.allclose(flow.bijection.backward(z / 5, np.full(5, -1 / 5), cache), dx)
 assert np.allclose(flow.flat.grad, by_library)
-quote(minglow.Flow.nll_backward, {"nll =": "(7.41)", "share = ": "(7.42)", "dz = ": "(7.43)",
+quote(minglow.Flow.nll_backward, {"nll =": "(7.41)", "dlog_prob = ": "(7.42)", "dz = ": "(7.43)",
                                   "dx = ": "(7.39)"})
 quote(minglow.StandardNormal.backward, {"return": "(7.43)"})
 
 # %% [markdown]
-# (What is said there of `labels` and `classification` is for models that know classes, and plays no part here.)
+# The lines about `labels` and `cross_entropy` are for models with classes; here they do nothing.
 #
 # One check is left, of everything at once: a random direction in the space of *all* parameters. If one of
 # the lines that this flow runs were wrong, the two numbers would not agree.

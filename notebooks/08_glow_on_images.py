@@ -33,12 +33,12 @@ from minglow.arrays.shapes import halves
 from minglow.data import digits
 from minglow.inference import (
     STRENGTH,
+    anomaly_scores,
     apply_attribute,
     attribute_direction,
     interpolate,
     latent_views,
     resample,
-    anomaly_scores,
 )
 
 plots.style()
@@ -244,7 +244,7 @@ assert np.isclose(nice_bits, 4.3556, atol=0.01), "784 numbers, 256 levels: more 
 # $$
 #
 # [minglow/training/loop.py](../minglow/training/loop.py) is the loop: draw a batch, spread it over its cells, `flow.nll_backward` (the backward
-# pass of notebook 7), one step of Adam. It calls `report` after every step, and `keep` after every evaluation. The
+# pass of notebook 7), one step of Adam. It calls `on_step` after every step, and `on_evaluation` after every evaluation. The
 # latter takes samples here, always from the same latents, with the *average* of the parameters over
 # recent steps that evaluations use.
 
@@ -263,7 +263,7 @@ minglow.train(small, images, steps=400, ema_decay=0.99, evaluate_every=40, on_st
 print(f"{small.flat.value.size:,} parameters, {progress[-1].held_out_bits:.2f} bits per dimension held out")
 
 # %%
-# checks (8.3): the number that training minimizes, and its slope along a direction
+# checks (8.3): the number that training minimizes, and its derivative along a direction
 x = minglow.dequantize(images.train[:64], 17, rng=0)
 small64 = minglow.glow(shape=(8, 8, 1), levels=2, flow_steps=4, hidden=32, rng=0, dtype=np.float64)
 small64.flat.value[...] = small.flat.value
@@ -275,8 +275,10 @@ ends = []
 for sign in 1, -1:
     small64.flat.value[...] = start + sign * 1e-9 * direction  # short: hardly a ReLU's kink lies within
     ends.append(-small64.log_prob(x).mean())
-print(f"slope {small64.flat.grad @ direction:.3f}, by differences {(ends[0] - ends[1]) / 2e-9:.3f}")
-assert np.isclose(small64.flat.grad @ direction, (ends[0] - ends[1]) / 2e-9, rtol=1e-3)
+along, by_differences = small64.flat.grad @ direction, (ends[0] - ends[1]) / 2e-9
+print(f"derivative {along:.3f}, by differences {by_differences:.3f}")
+# Relative to the gradient's length: along a random direction the derivative may happen to be near 0.
+assert abs(along - by_differences) < 1e-4 * np.linalg.norm(small64.flat.grad)
 
 # %%
 strip = [0, 1, 2, 3, 4, 5, 6, 8, 10]                 # of the frames, 40 steps apart
@@ -577,7 +579,7 @@ for k, t in enumerate((0.25, 0.5, 0.75), start=1):
 # \tag{8.9}
 # $$
 #
-# and an image moves along it by a strength $\alpha$ from $-1$ to $1$, times 1.6 (both as in Glow's published code):
+# and an image moves along it by a strength $\alpha$ from $-1$ to $1$, times 1.6 (both as in Glow's official code):
 #
 # $$
 # x_\alpha = f^{-1}\big( f(x) + 1.6\, \alpha\, d \big) .

@@ -21,6 +21,7 @@
 # %%
 import time
 import tracemalloc
+from dataclasses import replace
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -28,10 +29,10 @@ import numpy as np
 
 import minglow
 from minglow import plots
-from minglow.training.diagnosis import invertibility
 from minglow.layers.invconv import random_rotation
 from minglow.nets import conv_net, mlp
-from minglow.testing import perturbed, numerical_jacobian
+from minglow.testing import numerical_jacobian, perturbed
+from minglow.training.diagnosis import invertibility
 
 plots.style()
 rng = np.random.default_rng(0)
@@ -540,7 +541,7 @@ except minglow.SingularWeightError as error:
 #
 # This is why minglow's default scale has a **floor** ([minglow/layers/scale.py](../minglow/layers/scale.py),
 # `sigmoid_scale`): $s = 10^{-3} + (1 - 10^{-3})\,\mathrm{sigmoid}(\mathrm{raw} + 2)$, where raw is what the net says. Glow's
-# published code has no floor.
+# official code has no floor.
 
 
 # %%

@@ -52,8 +52,8 @@ from minglow.testing import (
     check_log_det,
     directional_derivative,
     layer_checks,
-    perturbed,
     numerical_jacobian,
+    perturbed,
     strategies,
 )
 
@@ -723,7 +723,7 @@ def with_floor(floor=1e-3, raw=0.0):
 
 
 def without_floor(raw=0.0):
-    """The same with the published code's scale, sigmoid(raw + 2)."""
+    """The same with the official code's scale, sigmoid(raw + 2)."""
     return with_floor(0.0, raw)
 
 

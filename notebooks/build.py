@@ -1,13 +1,13 @@
-"""The notebooks, from their texts: run them, and make what an instructor hands out and grades.
+"""Build the notebooks from their texts, and the course that instructors hand out and grade.
 
     python notebooks/build.py               run all texts (*.py) and write the notebooks (*.ipynb)
-    python notebooks/build.py 05 07         these alone
+    python notebooks/build.py 05 07         run only these
     python notebooks/build.py --course DIR  a course for nbgrader in DIR: source/ has the solutions,
                                             release/ is the students' version, without them
 
-A text is a notebook in jupytext's percent format. A cell that students fill in is headed
-`# %% solution="name"`, and the cell that grades it `# %% test="name" points=2`. A formula has a
-\\tag{5.3}, and the cell that checks it begins with `# checks (5.3)`; FORMULAS.md, which is written, too,
+A text is a notebook in jupytext's percent format. A cell that students complete begins with
+`# %% solution="name"`, and the cell that grades it with `# %% test="name" points=2`. A formula has a
+\\tag{5.3}, and the cell that checks it begins with `# checks (5.3)`. FORMULAS.md, which is also written,
 lists them.
 """
 
@@ -26,7 +26,7 @@ from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
 TEXTS = sorted(HERE.glob("[0-9][0-9]_*.py"))
-SECONDS = 120  # that a notebook may take
+SECONDS = 120  # limit for each cell
 METADATA = {"jupytext": {"formats": "ipynb,py:percent"},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"}}
@@ -50,14 +50,14 @@ def from_text(path: Path) -> nbformat.NotebookNode:
 
 
 def nbgrader_metadata(solution: str | None, test: str | None, points: int | None) -> dict[str, object]:
-    """What nbgrader keeps of a cell (its schema 3): one is filled in, the next is locked and graded."""
+    """A cell's metadata in nbgrader's schema 3: students complete a solution; a test is locked."""
     marks = {"grade": bool(test), "grade_id": f"test-{test}" if test else solution,
              "locked": bool(test), "solution": bool(solution), "task": False, "schema_version": 3}
     return marks | ({"points": points} if test else {})
 
 
 def run(notebook: nbformat.NotebookNode) -> None:
-    """Execute all cells in place; the first error ends it. What differs from run to run is left out."""
+    """Execute all cells in place; raises at the first error. Drops metadata that differ between runs."""
     NotebookClient(notebook, timeout=SECONDS, coalesce_streams=True,
                    resources={"metadata": {"path": str(HERE)}}).execute()
     notebook.metadata = nbformat.from_dict(METADATA)
@@ -66,7 +66,7 @@ def run(notebook: nbformat.NotebookNode) -> None:
 
 
 class Formula(NamedTuple):
-    """A displayed formula, where it stands, and the cells that check it, as Jupyter counts them."""
+    """A displayed formula, its section, and the numbers of the cells that check it, as in Jupyter."""
 
     number: str  # its tag, "5.3"; empty if it has none
     latex: str
@@ -112,8 +112,8 @@ def formula_table(notebooks: dict[str, nbformat.NotebookNode]) -> str:
     return "\n".join(lines)
 
 
-def led(link: re.Match) -> str:
-    """A link as students can follow it: to the web, the model, a notebook; else its words alone."""
+def student_link(link: re.Match) -> str:
+    """A link to the web, the model or a notebook in the course's folders; the text of any other link."""
     words, target = link.groups()
     if target.startswith(("http", "models")):
         return link[0]
@@ -122,11 +122,11 @@ def led(link: re.Match) -> str:
 
 
 def course(folder: Path, notebooks: list[Path]) -> object:
-    """An nbgrader course, an assignment for each notebook, all released; returns nbgrader's API.
+    """Write an nbgrader course with a released assignment for each notebook; return nbgrader's API.
 
-    Settings that are there already are kept.
+    An nbgrader_config.py that is there already is not changed.
     """
-    from nbgrader.apps import NbGraderAPI  # noqa: PLC0415  needed for courses alone
+    from nbgrader.apps import NbGraderAPI  # noqa: PLC0415  needed only for courses
     from traitlets.config import PyFileConfigLoader  # noqa: PLC0415
 
     settings = folder / "nbgrader_config.py"
@@ -142,7 +142,7 @@ def course(folder: Path, notebooks: list[Path]) -> object:
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                cell.source = re.sub(r"\[([^]]*)\]\(([^)\s]*[./][^)\s]*)\)", led, cell.source)
+                cell.source = re.sub(r"\[([^]]*)\]\(([^)\s]*[./][^)\s]*)\)", student_link, cell.source)
         nbformat.write(notebook, source / path.name)
         answer = nbgrader.generate_assignment(path.stem, force=True, create=True)
         if not answer["success"]:
@@ -151,7 +151,7 @@ def course(folder: Path, notebooks: list[Path]) -> object:
 
 
 def points(nbgrader: object, folder: Path, notebook: Path, student: str) -> tuple[float, float]:
-    """Hand a notebook in, in a student's name, and grade it: the points it gets, of how many."""
+    """Submit a notebook in a student's name and grade it; return the points and the largest possible."""
     name = notebook.stem
     shutil.copytree(folder / "source" / name, folder / "submitted" / student / name)
     shutil.copy(notebook, folder / "submitted" / student / name)

@@ -9,7 +9,7 @@ from minglow.testing import perturbed
 
 
 def small_flow():
-    """A flow of one step for images of 4 x 4 pixels, off its start, and three images."""
+    """A perturbed flow of one step for images of 4 x 4 pixels, and three images."""
     images = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 4, 4, 1))
     flow = minglow.glow((4, 4, 1), levels=1, flow_steps=1, hidden=4, rng=0, dtype=np.float64)
     flow.initialize(images)
@@ -17,7 +17,7 @@ def small_flow():
 
 
 def training_step(flow, images):
-    """What an optimizer asks for: the loss, and its derivatives in flow.flat.grad."""
+    """The loss; its derivatives with respect to all parameters are then in flow.flat.grad."""
     flow.flat.grad[...] = 0
     return flow.nll_backward(images).nll
 

@@ -2,8 +2,9 @@
 
     python docs/explore/export.py
 
-trains two flows in the plane, in about ten seconds, and reads notebooks/models/digits.npz. One machine
-always writes the same file; another's sums may round otherwise, and its flows then differ a little.
+trains two flows in the plane, in about ten seconds, and reads notebooks/models/digits.npz. One
+machine always writes the same file. On another, sums may round differently, and the flows differ a
+little.
 """
 
 from __future__ import annotations
@@ -21,14 +22,13 @@ import minglow
 from minglow.bijection import Module
 from minglow.data import digits, pinwheel, two_moons
 from minglow.training.optimizers import Adam, warm_up_cosine
-from minglow.runs.loading import load_flow
 
 HERE = Path(__file__).parent
 DIGITS = HERE.parents[1] / "notebooks" / "models" / "digits.npz"
 TARGET = HERE / "explore" / "data.js"
 TOYS = {"two_moons": two_moons, "pinwheel": pinwheel}
-TRAINING_STEPS, BATCH, RATE, WARM_UP = 1500, 512, 0.01, 50
-POINTS = 800  # of each toy's, to be drawn beside a flow's samples
+TRAINING_STEPS, BATCH_SIZE, LEARNING_RATE, WARMUP_STEPS = 1500, 512, 0.01, 50
+POINTS = 800  # of each toy density, drawn beside a flow's samples
 HEAD = """\
 // Written by `python docs/explore/export.py`; do not edit. A flow is a tree of layers that says where in
 // its weights (float32, little endian, base64) each parameter begins and what shape it has.
@@ -37,19 +37,19 @@ HEAD = """\
 
 
 def plane_flow() -> minglow.Flow:
-    """A flow of the plane at its start: 8 steps of actnorm, 1x1 convolution and affine coupling."""
+    """A flow of the plane: 8 steps of actnorm, 1x1 convolution and affine coupling."""
     return minglow.glow((2,), flow_steps=8, hidden=24, rng=0)
 
 
 def trained(draw: Callable[..., np.ndarray], steps: int = TRAINING_STEPS) -> minglow.Flow:
-    """A flow of the plane after `steps` of Adam, each on points that were not seen before."""
+    """A flow of the plane after `steps` of Adam, each on new points."""
     flow, rng = plane_flow(), np.random.default_rng(0)
     flow.initialize(draw(1000, rng))
     optimizer = Adam(flow.flat)
     for step in range(1, steps + 1):
         flow.flat.grad[...] = 0
-        flow.nll_backward(draw(BATCH, rng))
-        optimizer.step(RATE * warm_up_cosine(step, steps, WARM_UP))
+        flow.nll_backward(draw(BATCH_SIZE, rng))
+        optimizer.step(LEARNING_RATE * warm_up_cosine(step, steps, WARMUP_STEPS))
     return flow
 
 
@@ -80,21 +80,21 @@ def exported(flow: minglow.Flow) -> dict[str, Any]:
 
 
 def base64_of(array: np.ndarray) -> str:
-    """An array's numbers as float32, little endian, in base64; 0 for -0, whose sign nobody chose."""
+    """An array's numbers as float32, little endian, in base64; 0 for -0."""
     return base64.b64encode((array.astype("<f4") + 0).tobytes()).decode()
 
 
 def exported_plane(name: str, flow: minglow.Flow) -> dict[str, Any]:
-    """A flow of the plane, with points of the toy that it has learned."""
+    """A flow of the plane, with points of the toy density that it was trained on."""
     return {**exported(flow), "points": base64_of(TOYS[name](POINTS, rng=1))}
 
 
 def exported_digits() -> dict[str, Any]:
-    """The notebooks' flow, with the first two of each digit that it has not seen in training."""
+    """The notebooks' flow, with the first two held-out images of each digit."""
     images = digits()
     labels = images.held_out_labels
     chosen = [index for digit in range(10) for index in np.flatnonzero(labels == digit)[:2]]
-    return {**exported(load_flow(DIGITS)[0]), "levels": images.bins,
+    return {**exported(minglow.load(DIGITS)), "bins": images.bins,
             "images": images.held_out[chosen].reshape(len(chosen), -1).tolist(),
             "labels": labels[chosen].tolist()}
 
@@ -113,7 +113,7 @@ def main() -> None:
     for name, draw in TOYS.items():
         flow = trained(draw)
         data[name] = exported_plane(name, flow)
-        print(f"{name}: {-flow.log_prob(draw(20000, rng=2)).mean():.3f} nats for points it has not seen")
+        print(f"{name}: {-flow.log_prob(draw(20000, rng=2)).mean():.3f} nats for new points")
     text = script({**data, "digits": exported_digits()})
     TARGET.write_text(text, encoding="utf-8")
     print(f"{TARGET.name}: {len(text) / 1000:.0f} kB")

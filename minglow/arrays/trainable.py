@@ -39,6 +39,11 @@ class Trainable(Module):
         for path, module in self.walk():
             module.path = path
 
+    def settings(self) -> dict[str, Any]:
+        """Module's, without what follows from the parameters."""
+        derived = "dtype", "largest"
+        return {name: value for name, value in super().settings().items() if name not in derived}
+
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are flattened anew: a copied view is no view of the copied vector."""
         return {name: value for name, value in vars(self).items() if name != "flat"}

@@ -18,7 +18,8 @@ from minglow.flow import Flow
 from minglow.runs import pictures
 from minglow.runs.config import DataConfig, RunConfig
 from minglow.runs.folder import in_run
-from minglow.runs.loading import SAFETENSORS, load, load_run, read, run_config
+from minglow.runs.loading import SAFETENSORS, build, load_run, read, run_config
+from minglow.storage import checkpoint
 from minglow.storage.archive import replacing
 from minglow.storage.config import pick
 from minglow.storage.weights import export_safetensors
@@ -91,20 +92,19 @@ def run_interpolate(args: argparse.Namespace) -> None:
 def run_info(args: argparse.Namespace) -> None:
     """Print what a file holds, and how invertible its flow is."""
     saved = read(args.checkpoint)
-    if "training" in saved.config:
-        run_config(saved)  # validated before it is printed
-    parameters = sum(array.size for array in saved.module.values() if array.dtype.kind == "f")
-    for part, settings in saved.config.items():
-        name = {"model": settings["name"]} if part == "model" else {}
-        given = {key: value for key, value in settings.items() if value is not None and key != "name"}
-        print_facts(**name | given)
-    if "model" not in saved.config:  # layers of the user's own: what the file says about each
+    if not saved.config:  # layers of the user's own: what the file says about each
         print_facts(**{path or "flow": settings for path, settings in saved.settings.items()})
-    print_facts(parameters=parameters)
-    if "model" in saved.config:
-        flow = load(args.checkpoint)
-        samples = np.clip(flow.sample(16, rng=0), -0.5, 0.5)
-        print_facts(**invertibility_facts(invertibility(flow, samples)))
+        print_facts(values=sum(array.size for array in saved.module.values()))
+        return
+    flow = build(saved)
+    checkpoint.restore(saved, flow)
+    parts = (flow.config,) if saved.config.keys() == {"model"} else run_config(saved)
+    print_facts(model=flow.config.model)
+    for part in parts:  # validated, unlike saved.config
+        print_facts(**{key: value for key, value in part.to_json().items() if value is not None})
+    print_facts(parameters=flow.flat.value.size)
+    samples = np.clip(flow.sample(16, rng=0), -0.5, 0.5)
+    print_facts(**invertibility_facts(invertibility(flow, samples)))
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -155,4 +155,4 @@ def save(figure: Figure, out: Path) -> Path:
 def print_facts(**facts: Any) -> None:
     """Print facts as key=value lines."""
     for key, value in facts.items():
-        print(f"{key}={single_line(value)}", flush=True)
+        print(single_line(f"{key}={value}"), flush=True)

@@ -76,7 +76,7 @@ def _default() -> str:
 
 
 def _bind(backend: str) -> None:
-    global _backend  # noqa: PLW0603  the one choice that the whole process shares
+    global _backend  # noqa: PLW0603  the choice for all of this process
     if backend not in BACKENDS:
         raise ValueError(f"expected a backend among {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "cupy":

@@ -7,7 +7,8 @@ log-determinant and every gradient, in the order in which the code computes them
 from minglow.layers.actnorm import ActNorm
 from minglow.layers.checkerboard import Checkerboard, CheckerboardNet
 from minglow.layers.coupling import AdditiveCoupling, AffineCoupling
-from minglow.layers.invconv import InvConv1x1, InvConv1x1LU
+from minglow.layers.invconv import InvConv1x1
+from minglow.layers.invconv_lu import InvConv1x1LU
 from minglow.layers.level import Flatten, Level
 from minglow.layers.logit import Logit
 from minglow.layers.permute import EvenOdd, Permutation, Reverse, Shuffle, Swap

@@ -11,12 +11,14 @@ All three have latents, from_latents, flat and dtype; minglow.inference.interpol
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from math import prod
 
 import numpy as np
 
 from minglow import validation
 from minglow.arrays.shapes import check_dtype
+from minglow.arrays.threads import threads_for_products
 from minglow.arrays.trainable import Trainable
 from minglow.bases.base import Rng
 from minglow.bijection import Net
@@ -62,6 +64,10 @@ class EncoderDecoder(Trainable):
     def loss_backward(self, x: np.ndarray, rng: Rng = None) -> tuple[float, np.ndarray]:
         """The loss of a batch, and its derivative with respect to x; adds to every `grads`."""
         raise NotImplementedError(f"{type(self).__name__} has no loss_backward")
+
+    def _threads(self, x: np.ndarray) -> AbstractContextManager[None]:
+        """Trainable's policy, for dense layers: they use each weight once for each sample."""
+        return threads_for_products(len(x) * self.largest)
 
     def _vectors(self, x: np.ndarray) -> np.ndarray:
         return self._checked(x, self.shape).reshape(len(x), -1)

@@ -47,8 +47,8 @@ class NiceConfig(ModelConfig, model="nice"):
         return Chain(*layers[:-1], Scaling(dims, dtype)), self.chosen("base")((dims,))
 
     def min_parameters(self) -> int:
-        """Each coupling's first and last matrix, and one between two hidden layers."""
-        between = self.hidden * (self.depth > 1)
+        """Each coupling's first matrix, and those between two hidden layers."""
+        between = self.hidden * (self.depth - 1)
         return self.couplings * self.hidden * (between + prod(self.shape) // 2)
 
 

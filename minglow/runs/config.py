@@ -64,6 +64,8 @@ class RunConfig(NamedTuple):
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunConfig:
         """The settings that `to_json` gave, all validated. Raises ValueError."""
+        if values.keys() != {*cls._fields}:
+            raise ValueError(f"expected settings of {', '.join(cls._fields)}, got {shortened([*values])}")
         return cls(model_from_json(values),
                    DataConfig.from_json(values.get("data"), "the settings of the data"),
                    TrainingConfig.from_json(values.get("training"), "the settings of training"))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from minglow.arrays.device import to_device_of
 from minglow.dequantization import Dequantizer, dequantize
@@ -53,6 +52,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
     The system releases the lock of a process that dies. Raises ValueError if another process is
     training there.
     """
+    from filelock import FileLock, Timeout  # noqa: PLC0415  `import minglow` need not wait for it
+
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
 from minglow import validation
+from minglow.arrays import memory
 from minglow.dequantization import Dequantizer
 from minglow.flow import Flow
 from minglow.runs import folder
@@ -16,6 +19,7 @@ from minglow.storage.checkpoint import Checkpoint, CheckpointError
 from minglow.storage.weights import export_safetensors, read_safetensors
 
 SAFETENSORS = ".safetensors"
+SAMPLE_BYTES = 64  # for each value of a sample: `minglow info` draws 16
 
 
 class Run(NamedTuple):
@@ -56,8 +60,10 @@ def load_run(path: str | Path) -> Run:
     """The flow that a run left, its dequantizer, and its settings. Raises CheckpointError."""
     saved = read(path)
     config = run_config(saved)
-    flow = load(path)
-    dequantizer = config.build_dequantizer()
+    flow = build(saved)
+    checkpoint.restore(saved, flow)
+    with naming_file(saved):
+        dequantizer = config.build_dequantizer()
     value = dequantizer.flat.value
     if value.size:
         path = Path(path)
@@ -91,18 +97,25 @@ def build(saved: Checkpoint) -> Flow:
     if "model" not in saved.config:
         raise CheckpointError(f"{saved.path}: expected the settings of a model, got none: build the "
                               "flow, and load it by minglow.load(path, into=flow)")
-    try:
+    with naming_file(saved):
         config = model_from_json(saved.config)
         if 4 * config.min_parameters() > saved.path.stat().st_size:  # a parameter takes at least 4 bytes
             raise ValueError("it describes more parameters than the file can hold")
+        if SAMPLE_BYTES * prod(config.shape) > memory.installed():
+            raise ValueError("it describes samples that this machine's memory cannot hold")
         return config.build()
-    except ValueError as error:
-        raise CheckpointError(f"{saved.path}: its configuration cannot be used: {error}") from None
 
 
 def run_config(saved: Checkpoint) -> RunConfig:
     """The settings of the run that wrote a file. Raises CheckpointError that names it."""
-    try:
+    with naming_file(saved):
         return RunConfig.from_json(saved.config)
+
+
+@contextmanager
+def naming_file(saved: Checkpoint) -> Iterator[None]:
+    """Turn the ValueError for a setting into a CheckpointError that names the file."""
+    try:
+        yield
     except ValueError as error:
         raise CheckpointError(f"{saved.path}: its configuration cannot be used: {error}") from None

@@ -7,18 +7,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TextIO
 
-from tqdm import tqdm
-
 from minglow.storage.archive import replacing
 from minglow.training.loop import Progress
 
 METRICS = "metrics.csv"
-
-
-class Bar(tqdm):
-    """A progress bar without tqdm's monitoring thread, which could outlive an interrupted run."""
-
-    monitor_interval = 0
 
 
 class Recorder:
@@ -42,8 +34,11 @@ class Recorder:
         self.start = perf_counter() - (figures(lines[-1])[-1] if lines else 0.0)
         self.first, self.began = done, perf_counter()
         self.file = path.open("a", encoding="utf-8")
-        self.bar = Bar(total=steps, initial=done, unit="step", file=self.stream, dynamic_ncols=True,
-                       disable=not self.stream.isatty())
+        from tqdm import tqdm  # noqa: PLC0415  `import minglow` need not wait for it
+
+        tqdm.monitor_interval = 0  # no monitoring thread, which could outlive an interrupted run
+        self.bar = tqdm(total=steps, initial=done, unit="step", file=self.stream, dynamic_ncols=True,
+                        disable=not self.stream.isatty())
 
     def __call__(self, progress: Progress) -> None:
         """Record one step."""

@@ -106,11 +106,12 @@ def assign(path: Path, module: Module, arrays: Mapping[str, np.ndarray],
         raise CheckpointError(f"{path}: expected {expected}, got {got}")
     for name, target in targets.items():
         check_like(path, name, arrays[name], target)
-    for name, own in settings_of(module).items():
-        found = own if settings is None else settings.get(name)
-        if found != own:
+    own = settings_of(module)
+    found = own if settings is None else settings
+    for name in sorted(own.keys() | found.keys()):
+        if found.get(name) != own.get(name):
             raise CheckpointError(f"{path}: expected {name or 'the module'} with the settings "
-                                  f"{shortened(own)}, got {shortened(found)}")
+                                  f"{shortened(own.get(name))}, got {shortened(found.get(name))}")
     for name, part in module.walk():
         constants = {key: arrays[_join(name, key)] for key in part.constants}
         try:

@@ -111,6 +111,11 @@ class TrainingState:
                                   f"got none ({error!r})") from None
         if type(best) is not float or np.isnan(best):
             raise CheckpointError(f"{saved.path}: expected the best bits per dimension, got {best!r}")
+        names, value = self.flow.flat.where.keys(), saved.arrays.get("flow.value")
+        if value is not None and names <= saved.module.keys() and not np.array_equal(
+                value, np.concatenate([saved.module[name].ravel() for name in names])):
+            raise CheckpointError(f"{saved.path}: expected flow.value to hold the flow's parameters in its "
+                                  "order, got others")
         restore(saved, self.flow)
         self.step, self.best, self.rng, self.remaining = step, best, rng, remaining
         for name, learner in self.learners.items():

@@ -1,13 +1,13 @@
-"""A stand-in for CuPy on a machine without a GPU: as strict as a device, and on the CPU.
+"""A stand-in for CuPy that runs on the CPU and is as strict as a GPU.
 
-Its arrays answer NumPy's functions by CuPy's own rules (`ndarray.__array_ufunc__` and
-`__array_function__` there), and only those functions that CuPy has:
+Its arrays implement NumPy's functions by CuPy's rules (`ndarray.__array_ufunc__` and
+`__array_function__` there), and only functions that CuPy has:
 
-- an array of the host beside one of the device raises, as argument, index, or value to be written;
-- nothing is converted, compared or iterated in silence: `if`, float() and numpy.asarray() raise, where
-  CuPy would wait for the device. `get()` alone moves numbers out, and is counted.
+- a host array among device arrays raises, as an argument, an index or an assigned value;
+- implicit conversion, comparison and iteration raise: `if`, float() and numpy.asarray(), which would
+  block on a GPU. Only `get()` moves values to the host; it counts its calls.
 
-`installed()` puts it in CuPy's place, so that `use("cupy")` and `minglow.to_device` find it.
+`installed()` replaces CuPy, so that `use("cupy")` and `minglow.to_device` find the stand-in.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import types
 
 import numpy as np
 
-# What CuPy 14 has of all that minglow calls, by NumPy's module and name; test_device.py compares.
+# The functions of CuPy 14 that minglow calls, by NumPy module; test_device.py compares them with CuPy.
 FUNCTIONS = {
     "numpy": {
         "arange", "argsort", "asarray", "concatenate", "diag", "einsum", "empty_like", "eye",
@@ -34,10 +34,10 @@ SCALARS = bool, int, float, np.generic
 
 
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
-    """An array of the device: `_data` is where its numbers lie, which nobody else may touch."""
+    """An array on the device; only this module uses `_data`, which holds the values."""
 
-    reads = 0  # how often numbers were moved to the host
-    __cuda_array_interface__ = None  # by which a device's array is known
+    reads = 0  # number of copies to the host
+    __cuda_array_interface__ = None  # marks a device array
 
     def __init__(self, data):
         self._data = data
@@ -50,7 +50,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     T = property(lambda self: DeviceArray(self._data.T))
 
     def get(self):
-        """A copy on the host: waits for the device."""
+        """A copy on the host; blocks on a GPU."""
         DeviceArray.reads += 1
         return self._data.copy()
 
@@ -58,7 +58,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return len(self._data)
 
     def _refuse(self, *_, **__):
-        raise TypeError("implicit conversion of a device's array: use minglow.to_host")
+        raise TypeError("implicit conversion of a device array: use minglow.to_host")
 
     __bool__ = __float__ = __int__ = __index__ = __array__ = __iter__ = item = tolist = _refuse
 
@@ -80,7 +80,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_function__(self, function, kinds, args, kwargs):
         if function.__name__ not in FUNCTIONS.get(function.__module__, ()):
             return NotImplemented
-        if function is np.asarray:  # the one function that may be given an array of the host
+        if function is np.asarray:  # the only function that accepts a host array
             return asarray(*args, **kwargs)
         return outer(function(*inner(args), **inner(kwargs)))
 
@@ -89,7 +89,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def method(name):
-    """A method of NumPy's arrays, on the device."""
+    """A method of NumPy's arrays, for DeviceArray."""
     def call(self, *args, **kwargs):
         return outer(getattr(self._data, name)(*inner(args), **inner(kwargs)))
     return call
@@ -101,11 +101,11 @@ for _name in ("all", "any", "argmax", "astype", "copy", "max", "mean", "min", "r
 
 
 def inner(value):
-    """The numbers of a device's array; numbers of Python's and NumPy's as they are; nothing else."""
+    """Unwrap device arrays, also in lists, tuples and dicts. Raises TypeError for a host array."""
     if isinstance(value, DeviceArray):
         return value._data
     if isinstance(value, np.ndarray):
-        raise TypeError(f"unsupported type {type(value)}: an array of the host beside one of a device")
+        raise TypeError(f"unsupported type {type(value)}: a host array among device arrays")
     if isinstance(value, (list, tuple)):
         return type(value)(map(inner, value))
     if isinstance(value, dict):
@@ -114,31 +114,31 @@ def inner(value):
 
 
 def inner_index(index):
-    """As `inner`, of what stands in brackets."""
+    """`inner` for an index."""
     return tuple(map(inner, index)) if isinstance(index, tuple) else inner(index)
 
 
 def outer(value):
-    """NumPy's results as arrays of the device: those without dimensions, too."""
+    """Wrap NumPy's results as device arrays, also scalars."""
     if isinstance(value, tuple):
         return tuple(map(outer, value))
     return DeviceArray(np.asarray(value))
 
 
 def asarray(value, dtype=None):
-    """Move in: the one way there is."""
+    """Copy a host array to the device."""
     if isinstance(value, DeviceArray):
         return value if dtype is None else value.astype(dtype)
     return DeviceArray(np.array(value, dtype))
 
 
 class CUDARuntimeError(RuntimeError):
-    """As CuPy's."""
+    """Stands in for CuPy's exception."""
 
 
 @contextlib.contextmanager
 def installed(devices=1, failure=None):
-    """The stand-in in CuPy's place, on a machine of so many devices; `failure` to count them."""
+    """Replace CuPy by the stand-in with `devices` GPUs, or with a `failure` to count them."""
     def count():
         if failure:
             raise CUDARuntimeError(failure)

@@ -1,7 +1,7 @@
-"""The backend "cupy": on a stand-in for CuPy everywhere (device.py), on a GPU where there is one.
+"""The backend "cupy", on a stand-in for CuPy (device.py) and, if there is one, on a GPU.
 
-The same flows, on the host and on the device, give the same numbers; nothing moves or waits in silence;
-and a machine that lacks something is told what.
+Flows give the same results on the host and on the device. Nothing moves or blocks implicitly. Error
+messages name a missing library, driver or GPU.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ from test_kernels import arguments
 
 import minglow as mg
 from minglow import data, kernels
-from minglow.cli import main as cli
-from minglow.storage import checkpoint
 from minglow.bijection import Bijection
-from minglow.dequantization.dequantizers import UniformDequantizer, VariationalDequantizer, log_bound
-from minglow.inference import interpolate, resample, anomaly_scores
+from minglow.cli import main as cli
+from minglow.dequantization import UniformDequantizer, VariationalDequantizer, log_bound
+from minglow.inference import anomaly_scores, interpolate, resample
 from minglow.kernels import reference
-from minglow.training.optimizers import Adam, Adamax, clip_norm
+from minglow.storage import checkpoint
+from minglow.storage.weights import export_safetensors, import_safetensors
 from minglow.testing import layer_checks, perturbed
 from minglow.training.loop import Diverged, train
-from minglow.storage.weights import export_safetensors, import_safetensors
+from minglow.training.optimizers import Adam, Adamax, clip_norm
 
 
 def missing():
-    """What this machine lacks for CuPy, or nothing."""
+    """The error message for what this machine lacks, or an empty string."""
     try:
         with mg.use("cupy"):
             return ""
@@ -43,7 +43,7 @@ GPU = pytest.param("gpu", marks=pytest.mark.skipif(bool(missing()), reason=missi
 
 @pytest.fixture(params=["stand-in", GPU])
 def device(request):
-    """The backend "cupy", by the stand-in and, where there is one, on a GPU."""
+    """The backend "cupy" on the stand-in and, if there is one, on a GPU."""
     with contextlib.ExitStack() as stack:
         if request.param == "stand-in":
             stack.enter_context(installed())
@@ -52,7 +52,7 @@ def device(request):
 
 
 class OnDevice(Bijection):
-    """A bijection of the host that computes on the device: what the kit's checks see of a GPU."""
+    """A bijection with host arrays that computes on the device, for the property tests."""
 
     def __init__(self, layer):
         super().__init__()
@@ -75,21 +75,21 @@ class OnDevice(Bijection):
     def backward(self, dy, dlog_det, cache):
         twin, cache = cache
         modules = zip(self.layer.walk(), twin.walk())
-        pairs = [(grad, other.grads[name]) for (_, mine), (_, other) in modules
-                 for name, grad in mine.grads.items()]
-        for mine, other in pairs:
-            other[...] = mg.to_device(mine)
+        pairs = [(grad, other.grads[name]) for (_, module), (_, other) in modules
+                 for name, grad in module.grads.items()]
+        for grad, other in pairs:
+            other[...] = mg.to_device(grad)
         dx = twin.backward(mg.to_device(dy), mg.to_device(dlog_det), cache)
-        for mine, other in pairs:
-            mine[...] = mg.to_host(other)
+        for grad, other in pairs:
+            grad[...] = mg.to_host(other)
         return mg.to_host(dx)
 
     def initialize(self, x):
         twin = self._twin()
         y = twin.initialize(mg.to_device(x))
-        for (_, mine), (_, other) in zip(self.layer.walk(), twin.walk()):
+        for (_, module), (_, other) in zip(self.layer.walk(), twin.walk()):
             for name, value in other.params.items():
-                mine.params[name][...] = mg.to_host(value)
+                module.params[name][...] = mg.to_host(value)
         return mg.to_host(y)
 
 
@@ -97,19 +97,19 @@ CASES = [(name, shape) for name, (_, shapes) in BIJECTIONS.items() for shape in 
 
 
 @pytest.mark.parametrize(("name", "shape"), CASES, ids=str)
-def test_every_promise_on_the_device(device, name, shape):
-    """The whole kit, of a layer that computes there; but for the comparison of the CPU's backends."""
+def test_every_property_on_the_device(device, name, shape):
+    """All checks but the comparison of CPU backends."""
     for seed in range(2):
         rng = np.random.default_rng(seed)
         layer = BIJECTIONS[name][0](shape, rng, np.float32)
         x = rng.standard_normal((2 + seed, *shape))
-        for promise, check in layer_checks(x, seed):
-            if promise != "backends":
+        for name_of_property, check in layer_checks(x, seed):
+            if name_of_property != "backends":
                 check(OnDevice(perturbed(layer, rng, 0.05)))
 
 
 def close(found, expected):
-    """Equal within 1e-12 of the largest number."""
+    """Equal within 1e-12, relative to the largest entry."""
     found = mg.to_host(found)
     assert found.dtype == expected.dtype and found.shape == expected.shape
     scale = 1 + np.abs(expected).max(initial=0)
@@ -119,9 +119,9 @@ def close(found, expected):
 @pytest.mark.parametrize("name", BIJECTIONS)
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_host_and_device_agree(device, backend, name):
-    make, shapes = BIJECTIONS[name]
+    build, shapes = BIJECTIONS[name]
     rng = np.random.default_rng(1)
-    layer = perturbed(make(shapes[-1], rng, np.float64), rng, 0.1)
+    layer = perturbed(build(shapes[-1], rng, np.float64), rng, 0.1)
     twin = mg.to_device(copy.deepcopy(layer))
     x = rng.standard_normal((3, *shapes[-1]))
     with mg.use(backend):
@@ -133,17 +133,16 @@ def test_host_and_device_agree(device, backend, name):
     close(found_log_det, log_det)
     close(twin.backward(mg.to_device(dy), mg.to_device(dlog_det), cache), dx)
     close(twin.inverse(mg.to_device(y))[0], back)
-    for (_, mine), (_, other) in zip(layer.walk(), twin.walk()):
-        for key, grad in mine.grads.items():
+    for (_, module), (_, other) in zip(layer.walk(), twin.walk()):
+        for key, grad in module.grads.items():
             close(other.grads[key], grad)
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_conditioners_agree(device, name):
-    make, shape = NETS[name]
+def test_conditioners_agree_on_host_and_device(device, name):
+    build, shape = NETS[name]
     rng = np.random.default_rng(2)
-    net = perturbed(make(rng=rng), rng)
-    net = copy.deepcopy(net)
+    net = perturbed(build(rng=rng), rng)
     dtype = next(iter(p.dtype for _, m in net.walk() for p in m.params.values()), np.dtype(np.float64))
     twin, x = mg.to_device(copy.deepcopy(net)), rng.standard_normal((3, *shape)).astype(dtype)
     y, cache = net.forward(x)
@@ -159,11 +158,11 @@ def test_conditioners_agree(device, name):
 def test_every_kernel_on_the_device(device, name):
     for seed in range(5):
         args = arguments(name, np.random.default_rng(seed), 2, 3, 2, 4, np.float64)
-        moved_in = [mg.to_device(arg) if isinstance(arg, np.ndarray) else arg for arg in args]
-        found, expected = getattr(kernels, name)(*moved_in), getattr(reference, name)(*args)
-        for mine, other in zip([*as_tuple(found), *moved_in], [*as_tuple(expected), *args]):
+        on_device = [mg.to_device(arg) if isinstance(arg, np.ndarray) else arg for arg in args]
+        found, expected = getattr(kernels, name)(*on_device), getattr(reference, name)(*args)
+        for result, other in zip([*as_tuple(found), *on_device], [*as_tuple(expected), *args]):
             if isinstance(other, np.ndarray):
-                close(mine, other)
+                close(result, other)
 
 
 def as_tuple(result):
@@ -171,7 +170,7 @@ def as_tuple(result):
 
 
 def flows(dtype=np.float64, **options):
-    """The same flow twice, moved off its start: on the host, and on the device."""
+    """The same perturbed flow on the host and on the device."""
     flow = mg.glow((4, 4, 1), levels=2, flow_steps=2, hidden=6, dtype=dtype, rng=0, **options)
     flow = perturbed(flow, 0, 0.05)
     return flow, mg.to_device(copy.deepcopy(flow))
@@ -199,10 +198,11 @@ def test_a_flow_on_the_device(device, options):
         close(twin.log_prob_given_class(on_device), flow.log_prob_given_class(x))
         close(twin.base.cross_entropy(mg.to_device(z), labels), flow.base.cross_entropy(z, labels))
     weight = 0.5 if labels is not None else 0.0
-    nll, dx = flow.nll_backward(x, labels, weight)
-    found_nll, found_dx = twin.nll_backward(on_device, labels, weight)
-    close(found_nll, np.array(nll))
-    close(found_dx, dx)
+    expected, found = flow.nll_backward(x, labels, weight), twin.nll_backward(on_device, labels, weight)
+    close(found.nll, np.array(expected.nll))
+    close(found.dx, expected.dx)
+    if weight:
+        close(found.cross_entropy, np.array(expected.cross_entropy))
     close(twin.flat.grad, flow.flat.grad)
     assert abs(twin.reconstruction_error(on_device) - flow.reconstruction_error(x)) < 1e-10
     twin.initialize(on_device)
@@ -211,10 +211,10 @@ def test_a_flow_on_the_device(device, options):
     assert mg.to_host(twin) is twin and isinstance(twin.flat.value, np.ndarray)
 
 
-def test_other_models_and_what_a_flow_is_asked(device):
-    for start in (mg.nice((4, 4, 1), 2, 8, rng=0, dtype=np.float64),
+def test_other_models_and_inference_on_the_device(device):
+    for model in (mg.nice((4, 4, 1), 2, 8, rng=0, dtype=np.float64),
                   mg.realnvp((4, 4, 1), 1, 4, rng=0, dtype=np.float64)):
-        flow = perturbed(start, 0, 0.05)
+        flow = perturbed(model, 0, 0.05)
         twin = mg.to_device(copy.deepcopy(flow))
         x = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 4, 4, 1))
         close(twin.log_prob(mg.to_device(x)), flow.log_prob(x))
@@ -223,41 +223,44 @@ def test_other_models_and_what_a_flow_is_asked(device):
     close(interpolate(twin, mg.to_device(x), mg.to_device(x[::-1]), 4), interpolate(flow, x, x[::-1], 4))
     close(resample(twin, mg.to_device(x), ["level 1"], 5), resample(flow, x, ["level 1"], 5))
     images = np.random.default_rng(0).integers(16, size=(5, 4, 4, 1), dtype=np.uint8)
-    found, expected = anomaly_scores(twin, images, 16, images, 0), anomaly_scores(flow, images, 16, images, 0)
+    found, expected = (anomaly_scores(model, images, 16, images, 0) for model in (twin, flow))
     for name, score in expected.items():
         np.testing.assert_allclose(found[name], score, rtol=1e-10)
 
 
 @pytest.mark.parametrize("optimizer", [Adam, Adamax])
-@pytest.mark.parametrize("make", [UniformDequantizer, VariationalDequantizer])
-def test_training_on_the_device_is_training_on_the_host(device, optimizer, make, tmp_path):
-    images = small_images()
-    results = []
-    for place in (lambda thing: thing, mg.to_device):
-        flow = place(mg.glow((4, 4, 1), levels=1, flow_steps=2, hidden=6, dtype=np.float64, rng=0))
-        dequantizer = make(5) if make is UniformDequantizer else place(
-            make((4, 4, 1), 5, hidden=4, rng=0, dtype=np.float64))
-        curve, states = [], []
+@pytest.mark.parametrize("dequantizer_class", [UniformDequantizer, VariationalDequantizer])
+def test_training_on_the_device_is_training_on_the_host(device, optimizer, dequantizer_class, tmp_path):
+    images, results, losses, saved = small_images(), [], [], []
 
-        def keep(state, best, flow=flow, states=states):
-            path = tmp_path / "last.npz"
-            checkpoint.save(path, flow, {}, state.arrays(), state.facts())
-            states.append(checkpoint.read(path))
+    def fit(move, **options):
+        flow = move(mg.glow((4, 4, 1), levels=1, flow_steps=2, hidden=6, dtype=np.float64, rng=0))
+        if dequantizer_class is UniformDequantizer:
+            dequantizer = dequantizer_class(5)
+        else:
+            dequantizer = move(dequantizer_class((4, 4, 1), 5, hidden=4, rng=0, dtype=np.float64))
 
-        train(flow, images, steps=12, batch_size=8, evaluate_every=5, warmup_steps=3, dequantizer=dequantizer,
-              optimizer=optimizer, on_step=curve.append, on_evaluation=keep)
-        results.append((mg.to_host(flow.flat.value).copy(), np.array(curve, float), states))
-    (host, curve, states), (found, found_curve, found_states) = results
-    np.testing.assert_allclose(found, host, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(found_curve, curve, rtol=1e-8)
-    # A state that was kept on one side goes on, on the other.
-    for start, place in ((found_states[0], lambda thing: thing), (states[0], mg.to_device)):
-        flow = place(mg.glow((4, 4, 1), levels=1, flow_steps=2, hidden=6, dtype=np.float64, rng=0))
-        dequantizer = make(5) if make is UniformDequantizer else place(
-            make((4, 4, 1), 5, hidden=4, rng=0, dtype=np.float64))
-        train(flow, images, steps=12, batch_size=8, evaluate_every=5, warmup_steps=3, dequantizer=dequantizer,
-              optimizer=optimizer, resume=start)
-        np.testing.assert_allclose(mg.to_host(flow.flat.value), host, rtol=1e-8, atol=1e-10)
+        def save(state, best):
+            checkpoint.save(tmp_path / "last.npz", flow, {}, state.arrays(), state.facts())
+            checkpoints.append(checkpoint.read(tmp_path / "last.npz"))
+
+        progress, checkpoints = [], []
+        train(flow, images, steps=12, batch_size=8, evaluate_every=5, warmup_steps=3, learning_rate=0.01,
+              dequantizer=dequantizer, optimizer=optimizer, on_step=progress.append,
+              on_evaluation=save, **options)
+        return mg.to_host(flow.flat.value), np.array(progress, float), checkpoints
+
+    for move in (lambda thing: thing), mg.to_device:
+        value, progress, checkpoints = fit(move)
+        results.append(value)
+        losses.append(progress)
+        saved.append(checkpoints[0])
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-8)
+    # A checkpoint of one side resumes on the other.
+    for checkpoint_of_other, move in (saved[1], lambda thing: thing), (saved[0], mg.to_device):
+        resumed = fit(move, resume=checkpoint_of_other)[0]
+        np.testing.assert_allclose(resumed, results[0], rtol=1e-8, atol=1e-10)
 
 
 def small_images():
@@ -268,8 +271,8 @@ def small_images():
 
 @pytest.mark.parametrize("options", [{}, {"permutation": mg.InvConv1x1LU}, {"logit": 0.05},
                                      {"reversible": True}], ids=str)
-def test_a_step_looks_at_the_device_once(options):
-    """Nothing is waited for in a forward and backward pass; a step of training looks once."""
+def test_a_training_step_reads_the_device_once(options):
+    """A forward and a backward pass read no value; a training step reads once."""
     with installed(), mg.use("cupy"):
         _, twin = flows(np.float32, **options)
         x = mg.to_device(np.random.default_rng(0).uniform(-0.4, 0.4, (4, 4, 4, 1)).astype(np.float32))
@@ -282,7 +285,7 @@ def test_a_step_looks_at_the_device_once(options):
         assert set(np.diff(reads[:-1])) == {1}
 
 
-def test_arrays_of_both_sides_are_refused_in_one_line(device):
+def test_arrays_of_both_sides_are_refused(device):
     flow, twin = flows()
     x = np.zeros((2, 4, 4, 1))
     with pytest.raises(ValueError, match="where its parameters are, got one on the host"):
@@ -298,7 +301,7 @@ def test_arrays_of_both_sides_are_refused_in_one_line(device):
         np.add(mg.to_device(x), x)
 
 
-def test_nan_on_the_device_stops_training_and_names_its_layer(device):
+def test_nan_on_the_device_stops_training_and_names_the_parameter(device):
     flow = mg.to_device(mg.glow((4, 4, 1), levels=2, flow_steps=1, hidden=4, rng=0))
     name = next(key for key in flow.flat.where if key.endswith("log_scale"))
 
@@ -320,27 +323,27 @@ def test_a_singular_weight_on_the_device_stops_training(device):
         train(flow, small_images(), steps=3, batch_size=4, evaluate_every=5, on_step=spoil)
 
 
-def test_a_long_gradient_is_clipped_without_a_look(device):
+def test_a_long_gradient_is_clipped_on_the_device(device):
     for dtype in (np.float32, np.float64):
         grad = np.arange(1, 6, dtype=dtype)
-        mine, other = grad.copy(), mg.to_device(grad)
-        norm = clip_norm(mine, 2.0)
-        np.testing.assert_allclose(mg.to_host(clip_norm(other, 2.0)), norm)
-        np.testing.assert_allclose(mg.to_host(other), mine)
-        assert mine.dtype == dtype
+        expected, found = grad.copy(), mg.to_device(grad)
+        norm = clip_norm(expected, 2.0)
+        np.testing.assert_allclose(mg.to_host(clip_norm(found, 2.0)), norm)
+        np.testing.assert_allclose(mg.to_host(found), expected)
+        assert expected.dtype == dtype
 
 
-def test_files_are_the_same_on_both_sides(device, tmp_path):
+def test_files_from_host_and_device_are_equal(device, tmp_path):
     flow, twin = flows()
     checkpoint.save(tmp_path / "host.npz", flow, {"a": 1})
     checkpoint.save(tmp_path / "device.npz", twin, {"a": 1})
     assert (tmp_path / "host.npz").read_bytes() == (tmp_path / "device.npz").read_bytes()
     twin.flat.value[...] = 0
-    checkpoint.load(tmp_path / "host.npz", twin)
+    checkpoint.restore(checkpoint.read(tmp_path / "host.npz"), twin)
     close(twin.flat.value, flow.flat.value)
-    export_safetensors(twin, tmp_path / "device.safetensors")
+    export_safetensors(tmp_path / "device.safetensors", twin)
     twin.flat.value[...] = 0
-    import_safetensors(twin, tmp_path / "device.safetensors")
+    import_safetensors(tmp_path / "device.safetensors", twin)
     close(twin.flat.value, flow.flat.value)
 
 
@@ -364,16 +367,13 @@ def test_the_command_line_on_the_device(device, tmp_path, monkeypatch, capsys):
     assert cli.main(["evaluate", "runs/a", "--backend", "numpy"]) == 0
 
 
-# ------------------------------------------------------------------------------ without a GPU
-
-
-def test_what_is_missing_is_said_in_one_line(monkeypatch):
+def test_an_error_names_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(ImportError, match=r"expected CuPy for the backend cupy \(pip install"):
         mg.use("cupy")
     monkeypatch.undo()
     with installed(failure="cudaErrorInsufficientDriver: too old"), pytest.raises(
-            ImportError, match="expected an NVIDIA GPU's driver, new enough, for the backend cupy: "):
+            ImportError, match="expected a recent enough NVIDIA driver for the backend cupy: "):
         mg.use("cupy")
     with installed(failure="cudaErrorNoDevice: no CUDA-capable device"), pytest.raises(
             ImportError, match="expected a GPU for the backend cupy: "):
@@ -381,21 +381,21 @@ def test_what_is_missing_is_said_in_one_line(monkeypatch):
     assert kernels.current_backend() != "cupy"
 
 
-def test_the_command_line_says_what_is_missing(monkeypatch, capsys):
+def test_the_command_line_reports_what_is_missing(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert cli.main(["train", "--backend", "cupy"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("minglow train: error: expected CuPy") and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("minglow train: error: expected CuPy") and error.count("\n") == 1
 
 
-def test_importing_minglow_leaves_cupy_and_mpi_alone():
+def test_importing_minglow_imports_neither_cupy_nor_mpi():
     code = "import sys, minglow, minglow.cli; print({'cupy', 'mpi4py'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=True, text=True,
                           capture_output=True).stdout.strip() == "set()"
 
 
-def test_the_stand_in_has_nothing_that_cupy_lacks():
-    cupy = pytest.importorskip("cupy")  # it can be asked what it has without a GPU
+def test_the_stand_in_has_only_functions_of_cupy():
+    cupy = pytest.importorskip("cupy")  # works without a GPU
     for module, names in FUNCTIONS.items():
         home = cupy.linalg if module == "numpy.linalg" else cupy
         assert [name for name in sorted(names) if not hasattr(home, name)] == []
@@ -408,9 +408,9 @@ def test_the_stand_in_has_nothing_that_cupy_lacks():
 def test_the_stand_in_is_strict():
     with installed():
         x = mg.to_device(np.arange(3.0))
-        for offence in (lambda: bool(x[0]), lambda: float(x[0]), lambda: x + np.arange(3),
+        for operation in (lambda: bool(x[0]), lambda: float(x[0]), lambda: x + np.arange(3),
                         lambda: np.array(x), lambda: list(x), lambda: x[np.array([0])],
                         lambda: np.concatenate([x, np.zeros(1)]), lambda: np.percentile(x, 3),
                         lambda: np.add.reduce(x), lambda: x.__setitem__(0, np.zeros(1))):
             with pytest.raises(TypeError):
-                offence()
+                operation()

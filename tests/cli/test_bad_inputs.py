@@ -1,10 +1,11 @@
-"""Hundreds of wrong calls and command lines: each gets one clear line, and leaves nothing behind."""
+"""Hundreds of wrong calls and command lines: each gets one clear line and leaves no files."""
 
 import json
 import os
 import struct
 from functools import cache
 from itertools import product
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,11 +15,14 @@ from PIL import Image
 import minglow as mg
 from minglow import data, inference
 from minglow.cli import main as cli
-from minglow.storage import checkpoint
-from minglow.training import optimizers
-from minglow.dequantization.dequantizers import VariationalDequantizer, log_bound
+from minglow.dequantization import UniformDequantizer, VariationalDequantizer, log_bound
+from minglow.models.config import MODELS
 from minglow.nets import mlp
-from minglow.training.loop import evaluate, train
+from minglow.runs.config import DataConfig, RunConfig
+from minglow.storage import checkpoint
+from minglow.storage.config import options
+from minglow.storage.weights import import_safetensors
+from minglow.training import TrainingConfig, evaluate, optimizers, train
 
 NAN, INF = float("nan"), float("inf")
 
@@ -27,21 +31,33 @@ NAN, INF = float("nan"), float("inf")
 
 NO_WHOLE = "-1", "1.5", "nan", "two", "", "1e3", "0x10", "½", "1_000", "9" * 19, "9" * 5000
 NO_COUNT = (*NO_WHOLE, "0")
-NO_AMOUNT = "-1", "nan", "inf", "-inf", "1e999", "two", "", "1,5", "1_0"
-NO_WORD = "", "none of these", "GLOW"
+NO_AMOUNT = "-1", "nan", "inf", "-inf", "1e999", "two", "", "1,5", "1_0", "9" * 5000
+NO_CHOICE = "", "none of these", "GLOW"
+
+
+def wrong_texts(detail, hint):
+    """Texts that an option must not have; none for one that takes any text or no value."""
+    kinds = get_args(hint) or (hint,)
+    if detail.choices:
+        return NO_CHOICE
+    if int in kinds:
+        return NO_COUNT if detail.minimum else NO_WHOLE
+    return (*NO_AMOUNT, *(["0"] if detail.above == 0 else [])) if float in kinds else ()
+
+
+TRAIN_OPTIONS = {name: entry for config in (*MODELS.values(), DataConfig, TrainingConfig)
+                 for name, entry in options(config).items() if entry[0].cli}
 OPTIONS = [
-    *product([["train"]], ["-K", "-L", "--hidden", "--steps", "--batch", "--evaluate-every", "--threads",
-                           "--gray-levels", "--bits", "--size"], NO_COUNT),
-    *product([["train"]], ["--rate", "--decay", "--shift", "--logit", "--classification"], NO_AMOUNT),
-    *product([["train"], ["sample", "RUN"], ["interpolate", "RUN"], ["check", "m:M"]], ["--seed"],
-             NO_WHOLE),
-    *product([["train"]], ["--model", "--permutation", "--coupling", "--net", "--base", "--dequantize",
-                           "--optimizer", "--dtype", "--backend"], NO_WORD),
+    *((["train"], f"--{name.replace('_', '-')}", text) for name, (detail, hint) in TRAIN_OPTIONS.items()
+      for text in wrong_texts(detail, hint)),
+    *product([["train"]], ["-K", "-L", "--threads"], NO_COUNT),
+    *product([["sample", "RUN"], ["interpolate", "RUN"], ["check", "m:M"]], ["--seed"], NO_WHOLE),
+    *product([["train"]], ["--model", "--backend"], NO_CHOICE),
     *product([["sample", "RUN"]], ["-n"], NO_COUNT),
     *product([["sample", "RUN"]], ["--label"], NO_WHOLE),
     *product([["sample", "RUN"]], ["--temperature"], NO_AMOUNT),
     *product([["interpolate", "RUN"]], ["--pairs", "--frames"], NO_COUNT),
-    *product([["evaluate", "RUN"]], ["--bits", "--gray-levels", "--size", "--threads"], NO_COUNT),
+    *product([["evaluate", "RUN"]], ["--bits", "--bins", "--size", "--threads"], NO_COUNT),
 ]
 NO_MODEL = ("missing", "folder", "empty", "text", "cut.npz", "photos.npy", "a\nb", "\udc80", "x" * 300,
             "", "pipe", "nested.safetensors")
@@ -61,24 +77,28 @@ COMMANDS = [
     *(["export", "RUN", "--out", out] for out in ("no/a.safetensors", "a.npz", "text/a")),
     *(["train", "--runs", folder, "--steps", "1", "-K", "1"] for folder in ("text", "text/runs", "\0")),
     *(["train", "--name", name] for name in ("", "..", "a/b", "/", "a\0b", "x" * 300)),
-    ["train", "--decay", "1"], ["train", "--decay", "2"], ["train", "--rate", "0"],
-    ["train", "--bits", "9"], ["train", "--gray-levels", "257"], ["train", "--logit", "0.5"],
+    ["train", "--ema-decay", "1"], ["train", "--ema-decay", "2"], ["train", "--learning-rate", "0"],
+    ["train", "--bits", "9"], ["train", "--bins", "257"], ["train", "--logit", "0.5"],
+    ["train", "--bins", "1"], ["train", "--dequantizer", "variational", "--data", "odd.npy", "-L", "1"],
     ["train", "--size", "5000"],
     ["sample", "RUN", "--label", "0"], ["sample", "RUN", "--temperature", "1e38"], ["train", "-L", "4"],
     ["sample", "RUN", "-n", "10001"], ["interpolate", "RUN", "--pairs", "5001"], ["train", "-L", "100"],
     ["interpolate", "RUN", "--frames", "1"], ["train", "--shift", "9"], ["train", "--shift", "1e300"],
     ["train", "--threads", "5000"], ["train", "--resume", "RUN"],
     ["train", "--steps", "2500", "--resume", "a"], ["train", "--model", "nice", "--permutation", "1x1"],
-    # more than any memory holds, told before it is taken
+    ["train", "--model", "nice", "-L", "5"], ["train", "--model", "realnvp", "-K", "7"],
+    ["train", "--micro-batches", "3"], ["train", "--name", "a", "--resume", "RUN"], ["train", "--runs", ""],
+    # more than any memory holds: refused before it is taken
     ["train", "-L", "9999999999"], ["train", "-L", "20000"], ["train", "-K", "99999999999"],
-    ["train", "--model", "nice", "-K", "99999999999"], ["train", "--hidden", "30000000"],
-    ["train", "--batch", "100000000000"],
+    ["train", "--model", "nice", "--couplings", "99999999999"],
+    ["train", "--model", "nice", "--depth", "99999999999"], ["train", "--classes", "99999999999999"], ["train", "--hidden", "30000000"],
+    ["train", "--batch-size", "100000000000"],
 ]
 
 
-def line(words):
+def line(arguments):
     """A command line as a test's name."""
-    return ascii(" ".join(words))[1:60]
+    return ascii(" ".join(arguments))[1:60]
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +106,8 @@ def folder(tmp_path_factory):
     """A folder of files that are no images and no models, and of one model, RUN."""
     folder = tmp_path_factory.mktemp("files")
     flow = mg.glow((8, 8, 1), 1, 1, 4, rng=0)
-    recipe = {"model": "glow", "shape": [8, 8, 1], "levels": 1, "steps": 1, "hidden": 4, "seed": 0,
-              "permutation": "1x1", "coupling": "affine", "reversible": False, "dtype": "float32",
-              "data": "digits", "gray_levels": 17}
-    checkpoint.save(folder / "RUN", flow, recipe)
+    config = RunConfig(flow.config, DataConfig(bins=17), TrainingConfig())
+    checkpoint.save(folder / "RUN", flow, config.to_json())
     (folder / "cut.npz").write_bytes((folder / "RUN").read_bytes()[:-50])
     (folder / "text").write_text("text")
     (folder / "empty").write_bytes(b"")
@@ -99,7 +117,7 @@ def folder(tmp_path_factory):
     (folder / "nested.safetensors").write_bytes(struct.pack("<Q", len(nested)) + nested)
     small = np.zeros((3, 8, 8), np.uint8)
     arrays = {"photos": small, "floats": small / 1.0, "one": small[:1], "five": small[..., None, None],
-              "numbers": small.astype(np.int64)}
+              "numbers": small.astype(np.int64), "odd": np.zeros((3, 3, 4), np.uint8)}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     (folder / "cut.npy").write_bytes((folder / "photos.npy").read_bytes()[:-5])
@@ -129,13 +147,13 @@ def tree(folder):
     return sorted((str(path), path.stat().st_size) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("words", [[*command, option, value] for command, option, value in OPTIONS]
+@pytest.mark.parametrize("arguments", [[*command, option, value] for command, option, value in OPTIONS]
                          + COMMANDS, ids=line)
-def test_a_command_line_gets_one_line_and_leaves_nothing(words, folder, monkeypatch, capsys):
+def test_a_wrong_command_line_gets_one_line_and_leaves_no_files(arguments, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     before = tree(folder)
     try:
-        status = cli.main(words)
+        status = cli.main(arguments)
     except SystemExit as exit:
         status = exit.code
     shown = capsys.readouterr()
@@ -157,7 +175,7 @@ def x(*shape, dtype=np.float32):
     return np.zeros(shape or (2, 4, 4, 1), dtype)
 
 
-def images(**changed):
+def some_images(**changed):
     pixels = np.zeros((4, 4, 4, 1), np.uint8)
     return data.Images(pixels, pixels, 17)._replace(**changed)
 
@@ -174,7 +192,7 @@ CALLS = {}
 
 
 def add(name, call, wrong):
-    """A call of one argument, and all that it must refuse."""
+    """A call of one argument, and the values that it must refuse."""
     for number, value in enumerate(wrong):
         CALLS[f"{name} {number} {type(value).__name__!a}"] = (call, value)
 
@@ -197,22 +215,23 @@ for name, make in {"glow": mg.glow, "official_glow": mg.official_glow, "realnvp"
     add(f"{name}, hidden", lambda value, make=make: make((4, 4, 1), 1, hidden=value), NOT_A_COUNT)
     add(f"{name}, dtype", lambda value, make=make: make((4, 4, 1), 1, dtype=value),
         (np.float16, int, "f", None))
-add("glow, steps", lambda value: mg.glow((4, 4, 1), flow_steps=value), NOT_A_COUNT)
+add("glow, flow_steps", lambda value: mg.glow((4, 4, 1), flow_steps=value), NOT_A_COUNT)
 add("glow, classes", lambda value: mg.glow((4, 4, 1), classes=value), (-1, 1.5, "3", NAN))
 add("glow, logit", lambda value: mg.glow((4, 4, 1), logit=value), (-1, 0.5, NAN, INF, "1"))
-for word in "permutation", "coupling", "net", "norm", "prior":
-    add(f"glow, {word}", lambda value, word=word: mg.glow((4, 4, 1), 2, 1, 4, **{word: value}),
-        ("affine", 3, lambda *_: None, object()))
+for option in "permutation", "coupling", "net", "norm", "prior":
+    add(f"glow, {option}", lambda value, option=option: mg.glow((4, 4, 1), 2, 1, 4, **{option: value}),
+        ("none of these", "", 3, lambda *_: None, object()))
 add("nice, shape", lambda value: mg.nice(value, 1, 4, 1), ((), (3,), 4, "44", None, (4.0,), (-4,)))
-for word in "couplings", "hidden", "depth":
-    add(f"nice, {word}", lambda value, word=word: mg.nice((4,), **{"hidden": 4, word: value}),
+for option in "couplings", "hidden", "depth":
+    add(f"nice, {option}", lambda value, option=option: mg.nice((4,), **{"hidden": 4, option: value}),
         NOT_A_COUNT)
 for kind in mg.ActNorm, mg.InvConv1x1, mg.InvConv1x1LU, mg.Shuffle, mg.Reverse, mg.Scaling, mg.Swap:
     add(f"{kind.__name__}, channels", kind, NOT_A_COUNT)
 for kind in mg.AffineCoupling, mg.AdditiveCoupling:
     add(kind.__name__, kind, (None, "net", 3, lambda x: x, mg.ActNorm(2)))
-    add(f"{kind.__name__}, passing", lambda value, kind=kind: kind(mlp(1, 4, 2), passing=value), [
-        value for value in NOT_A_COUNT if value is not None])
+    add(f"{kind.__name__}, identity_channels",
+        lambda value, kind=kind: kind(mlp(1, 4, 2), identity_channels=value),
+        [value for value in NOT_A_COUNT if value is not None])
 add("Chain", lambda value: mg.Chain(*value), ([[mg.ActNorm(2)]], [None], ["a"], [mg.ActNorm]))
 add("ReversibleChain, stored", lambda value: mg.ReversibleChain(mg.ActNorm(2), stored=value), (-1, 1.5, "1"))
 for kind in mg.StandardNormal, mg.StandardLogistic:
@@ -221,34 +240,39 @@ add("Permutation", mg.Permutation, ([0, 0], [1, 2], [[0, 1]], 2, "01", None, [0.
 add("Flatten", mg.Flatten, (2, "2", None, (0,), (-1,), (1.5,)))
 for name, (make, shapes) in BIJECTIONS.items():
     layer = make(shapes[-1], np.random.default_rng(0), np.float32)
-    for way in layer.forward, layer.inverse:
-        add(f"{name}.{way.__name__}", way, [*NOT_ARRAYS[:4], x(4), np.zeros((2, *shapes[-1]), np.uint8),
+    for direction in layer.forward, layer.inverse:
+        add(f"{name}.{direction.__name__}", direction, [*NOT_ARRAYS[:4], x(4), np.zeros((2, *shapes[-1]), np.uint8),
                                             np.zeros((0, *shapes[-1]), np.float32), np.array(["a"])])
 add("dequantize", lambda value: mg.dequantize(value, 17), [
     *NOT_ARRAYS, x(), x() + NAN, np.full((2, 2), 17), np.full((2, 2), -1), np.array(["a"])])
-add("dequantize, levels", lambda value: mg.dequantize(np.zeros((2, 2), int), value), NOT_A_COUNT)
+add("dequantize, bins", lambda value: mg.dequantize(np.zeros((2, 2), int), value), NOT_A_COUNT)
 add("quantize", lambda value: mg.quantize(value, 17), [*NOT_ARRAYS, x() + NAN, x().astype(int)])
 add("bits_per_dim, dims", lambda value: mg.bits_per_dim(-1.0, value, 256), NOT_A_COUNT)
-add("bits_per_dim, levels", lambda value: mg.bits_per_dim(-1.0, 4, value), NOT_A_COUNT)
+add("bits_per_dim, bins", lambda value: mg.bits_per_dim(-1.0, 4, value), NOT_A_COUNT)
 add("bits_per_dim", lambda value: mg.bits_per_dim(value, 4, 256), ("a", None, NAN))
 add("train, images", lambda value: train(flow(), value, steps=1), [
-    *NOT_ARRAYS, images().train, images(train=x()), images(train=x(0, 4, 4, 1)), images(bins=8.5),
-    images(train=np.full((4, 4, 4, 1), 99, np.uint8)), images(train=np.zeros((4, 6, 4, 1), np.uint8)),
-    images(held_out=np.zeros((0, 4, 4, 1), np.uint8)), images(bins=None)])
-add("train, flow", lambda value: train(value, images(), steps=1), NOT_ARRAYS)
-for word in "steps", "batch", "evaluate_every":
-    add(f"train, {word}", lambda value, word=word: train(flow(), images(), **{"steps": 1, word: value}),
-        NOT_A_COUNT)
-for word in "rate", "clip", "decay", "shift", "warm_up", "classification":
-    add(f"train, {word}", lambda value, word=word: train(flow(), images(), **{"steps": 1, word: value}),
-        (-1.0, NAN, "1", [1], None))
+    *NOT_ARRAYS, some_images().train, some_images(train=x()), some_images(train=x(0, 4, 4, 1)), some_images(bins=8.5),
+    some_images(train=np.full((4, 4, 4, 1), 99, np.uint8)), some_images(train=np.zeros((4, 6, 4, 1), np.uint8)),
+    some_images(held_out=np.zeros((0, 4, 4, 1), np.uint8)), some_images(bins=None)])
+add("train, flow", lambda value: train(value, some_images(), steps=1), NOT_ARRAYS)
+for option in "steps", "batch_size", "evaluate_every", "micro_batches":
+    add(f"train, {option}",
+        lambda value, option=option: train(flow(), some_images(), **{"steps": 1, option: value}), NOT_A_COUNT)
+for option in ("learning_rate", "max_grad_norm", "ema_decay", "shift", "warmup_steps", "seed",
+               "classification_weight"):
+    optional = type(None) in get_args(options(TrainingConfig)[option][1])
+    add(f"train, {option}",
+        lambda value, option=option: train(flow(), some_images(), **{"steps": 1, option: value}),
+        (-1.0, NAN, INF, "1", [1], 10**400, *([] if optional else [None])))
+add("train, optimizer", lambda value: train(flow(), some_images(), steps=1, optimizer=value),
+    ("sgd", 3, None, "Adam"))
 add("evaluate", lambda value: evaluate(flow(), value, 17), [
     *NOT_ARRAYS, x(), x(0, 4, 4, 1), np.full((4, 4, 4, 1), 99), np.zeros((2, 4, 4, 3), np.uint8)])
-add("evaluate, draws", lambda value: evaluate(flow(), images().train, 17, samples=value), NOT_A_COUNT)
-add("log_bound", lambda value: log_bound(flow(), value, mg.dequantizers.UniformDequantizer(17), 0), [
+add("evaluate, samples", lambda value: evaluate(flow(), some_images().train, 17, samples=value), NOT_A_COUNT)
+add("log_bound", lambda value: log_bound(flow(), value, UniformDequantizer(17), 0), [
     *NOT_ARRAYS, x(), np.full((4, 4, 4, 1), 99)])
 add("VariationalDequantizer", lambda value: VariationalDequantizer(value, 17), NOT_A_SHAPE)
-add("reduce_bits", lambda value: data.reduce_bits(images(bins=256), value), NOT_A_COUNT[:-1])
+add("reduce_bits", lambda value: data.reduce_bits(some_images(bins=256), value), NOT_A_COUNT[:-1])
 add("load_images", data.load_images, (None, 3, ""))
 add("resample, levels", lambda value: inference.resample(flow(), x(), value),
     ("level 1", ["level 2"], [3], 3))
@@ -256,13 +280,17 @@ add("interpolate", lambda value: inference.interpolate(flow(), x(), *value), [
     (x(), 1), (x(), "9"), (x(), 2.5), (x(3, 4, 4, 1),), (None,), ("x",)])
 add("apply_attribute", lambda value: inference.apply_attribute(flow(), x(), *value), [
     (x(16), NAN), (x(15), 1.0), (None, 1.0), (x(16), "1"), (x(16) + NAN, 1.0)])
-add("anomaly_scores", lambda value: inference.anomaly_scores(flow(), value, 17, images().train), [
+add("anomaly_scores", lambda value: inference.anomaly_scores(flow(), value, 17, some_images().train), [
     *NOT_ARRAYS, x(), np.full((4, 4, 4, 1), 99)])
-add("anomaly_scores, levels", lambda value: inference.anomaly_scores(
-    flow(), images().train, value, images().train), NOT_A_COUNT)
+add("anomaly_scores, bins", lambda value: inference.anomaly_scores(
+    flow(), some_images().train, value, some_images().train), NOT_A_COUNT)
 add("use", mg.use, ("torch", "", None, 3))
 add("threads", mg.threads, NOT_A_COUNT)
-add("checkpoint.load", lambda value: checkpoint.load(value, flow()), ("missing", ".", "", None, 3))
+add("load", lambda value: mg.load(value, into=flow()), ("missing", ".", "", None, 3))
+add("load, into", lambda value: mg.load("missing", into=value), ("flow", 3, mg.Chain()))
+add("save, flow", lambda value: mg.save(value, "missing.npz"), (*NOT_ARRAYS, mg.Chain()))
+add("save, path", lambda value: mg.save(flow(), value), (None, 3, "", "a\0b"))
+add("import_safetensors", lambda value: import_safetensors(value, flow()), ("missing", ".", "", None, 3))
 add("clip_norm", lambda value: optimizers.clip_norm(value, 1.0), [x(4) + NAN, x(4) + INF])
 
 

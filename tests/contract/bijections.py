@@ -153,7 +153,7 @@ BIJECTIONS = {
     "glow, paper's net, no learned prior": (
         partial(glow, net=paper_conv_net, learned_prior=False), SQUEEZABLE),
     "glow, official": (partial(glow, build=mg.official_glow), SQUEEZABLE),
-    "glow, official, additive": (partial(glow, build=mg.official_glow, additive=True), SQUEEZABLE),
+    "glow, official, additive": (partial(glow, build=mg.official_glow, coupling="additive"), SQUEEZABLE),
     "nice": (nice, ALL),
     "realnvp": (partial(realnvp, net=partial(res_net, blocks=1)), SMALL_BOARDS),
     "realnvp, plain, reversible": (partial(realnvp, net=conv_net, reversible=True), SMALL_BOARDS),

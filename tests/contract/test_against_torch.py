@@ -1,4 +1,4 @@
-"""Values, log-determinants, gradients and optimizer steps against automatic differentiation."""
+"""Values, log-determinants, gradients and optimizer steps against PyTorch."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from bijections import BIJECTIONS, NETS
 import minglow as mg
 from minglow.layers import Flatten
 from minglow.nets import conv_net, mlp
-from minglow.training.optimizers import Adam
 from minglow.testing import perturbed
 from minglow.testing.gradients import gradients
+from minglow.training.optimizers import Adam
 
 torch = pytest.importorskip("torch", reason="the mirror is written in PyTorch, which is not installed")
 from torch_mirror import mirror, negative_log_likelihood, tensors_of  # noqa: E402
@@ -34,7 +34,7 @@ def test_bijections(name, dtype, tolerance, seed):
     shape = shapes[seed % len(shapes)]
     layer = perturbed(make(shape, rng, np.float64), rng)
     x = rng.standard_normal((3, *shape)).astype(dtype)
-    tensors = tensors_of(layer)  # always in float64: what float32 is compared with is exact
+    tensors = tensors_of(layer)  # in float64, also for float32 layers
     x_tensor = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     expected_y, expected_log_det = mirror(layer, tensors)(x_tensor)
     layer = perturbed(layer, size=0, dtype=dtype)
@@ -46,7 +46,7 @@ def test_bijections(name, dtype, tolerance, seed):
     expected = torch.autograd.grad(loss, [x_tensor, *tensors.values()])
     found = gradients(layer, cache, dy, dlog_det)
     for key, gradient in zip(["x", *tensors], expected):
-        close(found[key], gradient, tolerance, f"gradient by {key}")
+        close(found[key], gradient, tolerance, f"derivative with respect to {key}")
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -66,11 +66,11 @@ def test_nets(name, dtype, tolerance):
     expected = torch.autograd.grad((torch.tensor(dy) * expected_y).sum(), [x_tensor, *tensors.values()])
     found = gradients(net, cache, dy)
     for key, gradient in zip(["x", *tensors], expected):
-        close(found[key], gradient, tolerance, f"gradient by {key}")
+        close(found[key], gradient, tolerance, f"derivative with respect to {key}")
 
 
 def nice(dtype):
-    """Additive couplings of vectors with reversals between, and a scaling: NICE's shape."""
+    """A flow like NICE: additive couplings of vectors, reversals, and a scaling."""
     rng, layers = np.random.default_rng(0), []
     for _ in range(4):
         layers += [mg.AdditiveCoupling(mlp(4, 8, 4, rng, dtype)), mg.Reverse(8)]
@@ -78,7 +78,7 @@ def nice(dtype):
 
 
 def realnvp(dtype):
-    """Affine couplings and shuffles over squeezed images, two levels, no prior: RealNVP's shape."""
+    """A flow like RealNVP: affine couplings and shuffles in two levels without a learned prior."""
     rng = np.random.default_rng(0)
 
     def steps(channels):
@@ -92,13 +92,14 @@ def realnvp(dtype):
 
 def glow(dtype, reversible=False):
     shape = (8, 4, 3)
-    return mg.glow(shape, levels=2, flow_steps=3, hidden=6, rng=0, dtype=dtype, reversible=reversible), shape
+    flow = mg.glow(shape, levels=2, flow_steps=3, hidden=6, rng=0, dtype=dtype, reversible=reversible)
+    return flow, shape
 
 
-@pytest.mark.parametrize("make", [nice, realnvp, glow, lambda dtype: glow(dtype, reversible=True)])
+@pytest.mark.parametrize("build", [nice, realnvp, glow, lambda dtype: glow(dtype, reversible=True)])
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCE)
-def test_five_adam_steps_of_whole_flows(make, dtype, tolerance):
-    flow, shape = make(dtype)
+def test_five_adam_steps_of_a_flow(build, dtype, tolerance):
+    flow, shape = build(dtype)
     rng = np.random.default_rng(1)
     flow.flat.value[...] += (0.05 * rng.standard_normal(flow.flat.value.size)).astype(dtype)
     batches = rng.uniform(-0.5, 0.5, (5, 4, *shape))
@@ -110,7 +111,7 @@ def test_five_adam_steps_of_whole_flows(make, dtype, tolerance):
         expected = loss_of(torch.tensor(batch))
         expected.backward()
         flow.flat.grad[...] = 0
-        nll, _ = flow.nll_backward(batch)
+        nll = flow.nll_backward(batch).nll
         assert nll == pytest.approx(expected.item(), rel=tolerance)
         for path, tensor in tensors.items():
             found = flow.flat.view(flow.flat.grad, f"bijection.{path}")

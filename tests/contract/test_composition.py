@@ -1,4 +1,4 @@
-"""Chains that store and chains that recompute, flat parameters, and whole flows."""
+"""Chains that store and chains that recompute, flat parameters, and flows."""
 
 import copy
 import pickle

@@ -198,7 +198,7 @@ def test_a_dtype_that_is_not_the_layers_own():
     for dtype in np.float16, np.longdouble, ">f4":
         with pytest.raises(ValueError, match="expected float32 or float64"):
             LAYERS["Squeeze"].forward(np.zeros((1, 2, 2, 1), dtype))
-    with pytest.raises(ValueError, match=r"expected dtype np\.float32 or np\.float64"):
+    with pytest.raises(ValueError, match="expected dtype to be one of float32, float64, got"):
         mg.glow((4, 4, 1), dtype=np.float16)
 
 
@@ -213,9 +213,9 @@ def test_a_dlog_det_of_another_shape(name):
 
 
 @pytest.mark.parametrize(("layer", "name", "value", "message"), [
-    (mg.Reverse(3), "order", [0, 1, 1], "order that holds each channel once"),
-    (mg.Reverse(3), "order", [1, 2, 3], "order that holds each channel once"),
-    (mg.InvConv1x1LU(3, 0), "order", [2, 2, 0], "order that holds each channel once"),
+    (mg.Reverse(3), "order", [0, 1, 1], "an order that holds each channel once"),
+    (mg.Reverse(3), "order", [1, 2, 3], "an order that holds each channel once"),
+    (mg.InvConv1x1LU(3, 0), "order", [2, 2, 0], "an order that holds each channel once"),
     (mg.InvConv1x1LU(3, 0), "sign", [1, 0, -1], "signs 1 and -1"),
     (mg.InvConv1x1LU(3, 0), "sign", [1, -2, 1], "signs 1 and -1"),
     (mg.InvConv1x1LU(3, 0), "sign", [1, np.nan, 1], "signs 1 and -1"),

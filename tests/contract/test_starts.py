@@ -8,7 +8,8 @@ import pytest
 
 import minglow as mg
 from minglow import kernels
-from minglow.layers.invconv import lu_factors, random_rotation
+from minglow.layers.invconv import random_rotation
+from minglow.layers.invconv_lu import lu_factors
 from minglow.nets import (
     Conv,
     Dense,

@@ -1,8 +1,8 @@
-"""The same layers, nets and flows in PyTorch, whose gradients come from automatic differentiation.
+"""The same layers, nets and flows in PyTorch, with gradients from automatic differentiation.
 
-Written from the papers' formulas with PyTorch's own operations (conv2d, pixel_unshuffle, slogdet),
-it shares with minglow the names of parameters and nothing else. `mirror(module, tensors)` returns
-a function of x, and `tensors` are the parameters by their full names.
+They follow the papers' formulas with PyTorch's operations (conv2d, pixel_unshuffle, slogdet) and share
+only the names of parameters with minglow. `mirror(module, tensors)` returns a function of x; `tensors`
+are the parameters by path.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ from minglow.nets import (
 
 
 def tensors_of(module, dtype=torch.float64):
-    """Every parameter as a leaf tensor, by full name."""
+    """Every parameter as a leaf tensor, by path."""
     return {
         f"{path}.{name}" if path else name: torch.tensor(value, dtype=dtype, requires_grad=True)
         for path, part in module.walk()
@@ -40,14 +40,11 @@ def mirror(module, tensors, path=""):
     below = [mirror(child, tensors, f"{path}.{name}" if path else name)
              for name, child in module.children.items()]
     constants = {name: torch.tensor(value) for name, value in module.constants.items()}
-    for kind, make in MIRRORS.items():
-        if type(module) is kind:
-            return make(module, own, constants, below)
-    raise NotImplementedError(type(module).__name__)
+    return MIRRORS[type(module)](module, own, constants, below)
 
 
 def count(x):
-    """Pixels of a sample."""
+    """The number of pixels of a sample."""
     return x[0, ..., 0].numel()
 
 
@@ -60,9 +57,9 @@ def halves(x):
 
 
 def parts(x, module):
-    """The channels that pass a coupling, and the others."""
-    passing = x.shape[-1] // 2 if module.passing is None else module.passing
-    return x[..., :passing], x[..., passing:]
+    """The identity channels of a coupling, and the others."""
+    first = x.shape[-1] // 2 if module.identity_channels is None else module.identity_channels
+    return x[..., :first], x[..., first:]
 
 
 def actnorm(module, own, constants, below):
@@ -77,35 +74,34 @@ def scaling(module, own, constants, below):
     return lambda x: (x * torch.exp(own["log_scale"]), same(x, count(x) * own["log_scale"].sum()))
 
 
-def board(x, parity):
-    """1 where i + j + parity is even, and the places of those fields, line by line."""
+def identity_pixels(x, parity):
+    """A mask (h, w) of the pixels with even i + j + parity."""
     i, j = np.indices(x.shape[1:3])
-    passing = torch.tensor((i + j + parity) % 2 == 0)
-    return passing
+    return torch.tensor((i + j + parity) % 2 == 0)
 
 
 def checkerboard(module, own, constants, below):
-    """By boolean masks: pick out the fields of either color, in the order of lines."""
+    """With boolean masks, which list the pixels of each color row by row."""
     def forward(x):
-        passing = board(x, module.parity)
+        mask = identity_pixels(x, module.parity)
         batch, height, width, channels = x.shape
-        fields = torch.cat([x[:, color].reshape(batch, height, width // 2, channels)
-                            for color in (passing, ~passing)], -1)
-        changed, log_det = below[0](fields)
+        pixels = torch.cat([x[:, color].reshape(batch, height, width // 2, channels)
+                            for color in (mask, ~mask)], -1)
+        changed, log_det = below[0](pixels)
         y = torch.empty_like(x)
-        for color, part in zip((passing, ~passing), halves(changed)):
+        for color, part in zip((mask, ~mask), halves(changed)):
             y[:, color] = part.reshape(batch, -1, channels)
         return y, log_det
     return forward
 
 
-def on_board(module, own, constants, below):
+def checkerboard_net(module, own, constants, below):
     def forward(x):
         batch, height, half, channels = x.shape
-        whole = torch.zeros(batch, height, 2 * half, channels, dtype=x.dtype)
-        passing = board(whole, module.parity)
-        whole[:, passing] = x.reshape(batch, -1, channels)
-        return below[0](whole)[:, ~passing].reshape(batch, height, half, -1)
+        images = torch.zeros(batch, height, 2 * half, channels, dtype=x.dtype)
+        mask = identity_pixels(images, module.parity)
+        images[:, mask] = x.reshape(batch, -1, channels)
+        return below[0](images)[:, ~mask].reshape(batch, height, half, -1)
     return forward
 
 
@@ -145,7 +141,7 @@ def affine(module, own, constants, below):
     def forward(x):
         x1, x2 = parts(x, module)
         shift, raw = halves(below[0](x1))
-        function = getattr(module.scale, "func", module.scale)  # a partial's function, and its
+        function = getattr(module.scale, "func", module.scale)  # of a partial
         options = getattr(module.scale, "keywords", {})
         floor, bound = options.get("floor", 1e-3), options.get("bound", 1.0)
         scale = {
@@ -179,9 +175,9 @@ def chain(module, own, constants, below):
 def level(module, own, constants, below):
     def forward(x):
         h, first = below[0](x)
-        stays, leaves = halves(h)
-        z, second = below[1](stays)
-        return torch.cat([leaves.reshape(len(x), -1), z], 1), first + second
+        inner, factored_out = halves(h)
+        z, second = below[1](inner)
+        return torch.cat([factored_out.reshape(len(x), -1), z], 1), first + second
     return forward
 
 
@@ -202,7 +198,7 @@ def transposed_conv(module, own, constants, below):
 
 
 def edge_bias(module, own, constants, below):
-    """By the published code's way: one more input channel, 1 outside the image, and no other padding."""
+    """As in the official code: one more input channel, which is 1 outside the image."""
     def forward(x):
         weight = own["bias"].permute(2, 0, 1)[:, None].contiguous()  # (C, 1, size, size)
         r = weight.shape[-1] // 2
@@ -241,7 +237,7 @@ MIRRORS = {
     mg.Shuffle: shuffle, mg.Reverse: shuffle, mg.Swap: shuffle, mg.EvenOdd: shuffle,
     mg.AdditiveCoupling: additive, mg.AffineCoupling: affine, mg.Checkerboard: checkerboard,
     mg.Squeeze: squeeze, mg.Flatten: flatten, mg.Chain: chain, mg.ReversibleChain: chain,
-    mg.Level: level, mg.CheckerboardNet: on_board, Conv: conv, TransposedConv: transposed_conv,
+    mg.Level: level, mg.CheckerboardNet: checkerboard_net, Conv: conv, TransposedConv: transposed_conv,
     EdgeBias: edge_bias, Dense: dense,
     Bias: lambda module, own, *_: lambda x: x + own["bias"], ReLU: lambda *_: relu,
     NormReLU: norm_relu, ShiftScale: shift_scale, Sequence: sequence, Residual: residual,
@@ -250,7 +246,7 @@ MIRRORS = {
 
 
 def negative_log_likelihood(bijection):
-    """The mean over a batch, in nats, of a mirrored bijection's standard normal base."""
+    """The mean over a batch, in nats, for a mirrored bijection and a standard normal base."""
     def loss(x):
         z, log_det = bijection(x)
         dims = z[0].numel()

@@ -1,8 +1,8 @@
-"""Files that would fill a machine's memory if they were believed, given to the real commands.
+"""Files whose headers ask for more memory than a machine has, given to the real commands.
 
-    python tests/bombs.py       prints what each takes: seconds, MB, and what it is told
+    python tests/runs/bombs.py       prints seconds, MB and the error for each file
 
-Each is opened by a process of its own that has minglow loaded, and what it takes is above that.
+Each is opened by a process of its own that has minglow loaded; the memory is what is taken beyond that.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from minglow import glow
+from minglow import Flow, glow, nice, official_glow, realnvp
 from minglow.cli import main as cli
+from minglow.runs.config import model_to_json
 from minglow.storage import checkpoint
 
-RECIPE = {"model": "glow", "shape": [4, 4, 1], "levels": 1, "steps": 1, "hidden": 4,
-          "permutation": "1x1", "coupling": "affine", "reversible": False, "dtype": "float32", "seed": 0,
-          "data": "digits", "gray_levels": 17}
 HUGE = 2**40
 
 
 def npy(shape: object, dtype: str = "<f4", content: bytes = b"") -> bytes:
-    """A .npy file whose header says what it likes."""
+    """A .npy file with any header."""
     header = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + content
 
@@ -49,21 +48,22 @@ def zipped(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -
 
 def manifest(**about: object) -> tuple[str, bytes]:
     """A checkpoint's manifest."""
-    text = json.dumps({"format": 2, "recipe": RECIPE, "parameters": {}, "arrays": {}} | about).encode()
-    return "manifest.npy", npy((len(text),), "|u1", text)
+    content = json.dumps({"format": 3, "config": {}, "settings": {}, "facts": {}, "arrays": {}} | about)
+    return "manifest.npy", npy((len(content),), "|u1", content.encode())
 
 
-def with_recipe(**changed: object) -> bytes:
-    """A checkpoint that is right but for its recipe."""
+def with_config(build: Callable[..., Flow] = glow, **changed: object) -> bytes:
+    """A checkpoint in which only the configuration of the model is wrong."""
+    flow = build((4, 4, 1), hidden=4, rng=0)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "model.npz")
-        checkpoint.save(path, glow((4, 4, 1), 1, 1, 4, rng=0), RECIPE | changed)
+        checkpoint.save(path, flow, {"model": model_to_json(flow.config) | changed})
         return path.read_bytes()
 
 
-def header_of_safetensors(length: int, text: bytes) -> bytes:
-    """A .safetensors file of a header, which is as long as is said."""
-    return length.to_bytes(8, "little") + text
+def header_of_safetensors(length: int, header: bytes) -> bytes:
+    """A .safetensors file of a header that declares this length."""
+    return length.to_bytes(8, "little") + header
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -72,7 +72,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(width: int, height: int, rows: bytes = b"", color: int = 2) -> bytes:
-    """A PNG of this size, whatever its rows are; color 2 is RGB, 6 has transparency, 0 is gray."""
+    """A PNG that declares this size; color 2 is RGB, 6 has transparency, 0 is gray."""
     header = struct.pack(">II5B", width, height, 8, color, 0, 0, 0)
     return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
             + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
@@ -110,15 +110,27 @@ BOMBS = {
         ("manifest.npy", npy((2**26,), "|u1", b" " * 2**26))), INFO),
     "checkpoint: 100,000 members": Bomb("a.npz", lambda: zipped(
         *((f"{number}.npy", b"") for number in range(100_000))), INFO),
-    "recipe: a billion channels of width": Bomb("a.npz", lambda: with_recipe(hidden=10**9), INFO),
-    "recipe: a billion flow steps": Bomb("a.npz", lambda: with_recipe(steps=10**9), INFO),
-    "recipe: 10^4000 flow steps": Bomb("a.npz", lambda: with_recipe(steps=10**4000), INFO),
-    "recipe: a billion classes": Bomb("a.npz", lambda: with_recipe(classes=10**9), INFO),
-    "recipe: 16 levels": Bomb("a.npz", lambda: with_recipe(levels=16, shape=[2**16, 2**16, 1]), INFO),
-    "recipe: images of a million channels": Bomb("a.npz", lambda: with_recipe(
-        shape=[4, 4, 10**6]), INFO),
-    "recipe: a NICE of huge images": Bomb("a.npz", lambda: with_recipe(
-        model="nice", shape=[10**6, 10**6, 1]), INFO),
+    **{f"configuration: {what}": Bomb("a.npz", partial(with_config, build, **changed), INFO)
+       for what, (build, changed) in {
+           "a billion channels of width": (glow, {"hidden": 10**9}),
+           "a billion flow steps": (glow, {"flow_steps": 10**9}),
+           "10^4000 flow steps": (glow, {"flow_steps": 10**4000}),
+           "a billion classes": (glow, {"classes": 10**9}),
+           "16 levels": (glow, {"levels": 16, "shape": [2**16, 2**16, 1]}),
+           "images of a million channels": (glow, {"shape": [4, 4, 10**6]}),
+           "images of a million pixels a side": (
+               glow, {"shape": [2**20, 2**20, 1], "levels": 1, "hidden": 1, "flow_steps": 1}),
+           "a shape of 10^4000": (glow, {"shape": [4, 4, 10**4000]}),
+           "a margin of 10^4000": (glow, {"logit": 10**4000}),
+           "a shape of a million axes": (glow, {"shape": [4] * 10**6}),
+           "an official Glow of a billion classes": (official_glow, {"classes": 10**9}),
+           "an official Glow of a billion flow steps": (official_glow, {"flow_steps": 10**9}),
+           "a RealNVP of a billion channels": (realnvp, {"hidden": 10**9}),
+           "a RealNVP of 16 levels": (realnvp, {"levels": 16, "shape": [2**16, 2**16, 1]}),
+           "a NICE of huge images": (nice, {"shape": [10**6, 10**6, 1]}),
+           "a NICE of a billion couplings": (nice, {"couplings": 10**9, "hidden": 1}),
+           "a NICE of a billion hidden layers": (nice, {"depth": 10**9, "hidden": 1}),
+       }.items()},
     "safetensors: a header of a terabyte": Bomb("a.safetensors", lambda: header_of_safetensors(
         HUGE, b"{}"), INFO),
     "safetensors: an array of a terabyte": Bomb("a.safetensors", lambda: header_of_safetensors(
@@ -149,12 +161,12 @@ BOMBS = {
 
 
 class Taken(NamedTuple):
-    """What opening a file took."""
+    """What opening a file took, and what the command printed."""
 
     status: int
     megabytes: float  # beyond what the process held before
     seconds: float
-    said: str
+    error: str
 
 
 def take(bomb: Bomb) -> Taken:
@@ -167,21 +179,21 @@ def take(bomb: Bomb) -> Taken:
         if path.suffix == ".png":  # a folder of pictures holds two or more
             path.with_name("b.png").write_bytes(path.read_bytes())
             path = path.parent
-        words = [str(path) if word == "FILE" else word for word in bomb.command]
+        arguments = [str(path) if word == "FILE" else word for word in bomb.command]
 
         def opened() -> str:
             os.chdir(folder)
-            with contextlib.redirect_stderr(io.StringIO()) as said:
+            with contextlib.redirect_stderr(io.StringIO()) as stderr:
                 before, start = peak(), time.perf_counter()
-                status = cli.main(words)
+                status = cli.main(arguments)
                 seconds = time.perf_counter() - start
-            return json.dumps([status, (peak() - before) / 1000, seconds, said.getvalue()])
+            return json.dumps([status, (peak() - before) / 1000, seconds, stderr.getvalue()])
 
         return Taken(*json.loads(in_a_process(opened).replace(name, "...")))
 
 
 def in_a_process(run: Callable[[], object]) -> str:
-    """What `run` returns, as text, from a process of its own: this one's memory stays as it is."""
+    """What `run` returns, as text, from a process of its own: the memory of this one does not change."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -205,7 +217,7 @@ def main() -> None:
     """Print a table of all."""
     for name, bomb in BOMBS.items():
         taken = take(bomb)
-        print(f"{name:42} {taken.megabytes:6.1f} MB {taken.seconds:6.3f} s  {taken.said.strip()}")
+        print(f"{name:42} {taken.megabytes:6.1f} MB {taken.seconds:6.3f} s  {taken.error.strip()}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Full disks, folders that are none, and writes that fail at any point: nothing saved is lost."""
+"""Full disks, files in the place of folders, and writes that fail at any point: nothing saved is lost."""
 
 import errno
 import os
@@ -14,8 +14,15 @@ from bombs import in_a_process
 from minglow.cli import main as cli
 from minglow.storage import archive, checkpoint
 
-TRAIN = ["train", "-K", "1", "-L", "1", "--hidden", "4", "--batch", "8", "--steps", "6",
+TRAIN = ["train", "-K", "1", "-L", "1", "--hidden", "4", "--batch-size", "8", "--steps", "6",
          "--evaluate-every", "1"]
+
+
+def assert_same_module(first, second):
+    """Two checkpoints hold the same parameters and constants."""
+    assert first.module.keys() == second.module.keys()
+    for name, array in first.module.items():
+        np.testing.assert_array_equal(array, second.module[name])
 
 
 def full(*_, **__):
@@ -33,7 +40,7 @@ FAULTS = {"savez": (np, half_written), "fsync": (archive.os, full), "replace": (
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_write_that_fails_leaves_what_was_there(name, tmp_path, monkeypatch):
+def test_a_write_that_fails_leaves_the_old_file(name, tmp_path, monkeypatch):
     path, (where, fault) = tmp_path / "model.npz", FAULTS[name]
     archive.write(path, {"a": np.arange(3)}, {"b": 1})
     before = path.read_bytes()
@@ -49,15 +56,15 @@ def test_a_file_that_cannot_be_opened_or_a_folder_that_cannot_be_synced(tmp_path
     monkeypatch.setattr(archive, "sync_folder", full)
     with pytest.raises(OSError, match="No space left"):
         archive.write(tmp_path / "model.npz", {"a": np.arange(3)}, {})
-    assert archive.read(tmp_path / "model.npz")[0]["a"].tolist() == [0, 1, 2]  # it had its name by then
+    assert archive.read(tmp_path / "model.npz")[0]["a"].tolist() == [0, 1, 2]  # the file had been renamed before
 
 
 @pytest.mark.parametrize("name", ["fsync", "replace"])
 @pytest.mark.parametrize("number", [1, 2, 7, 12])
-def test_a_run_whose_disk_fills_up_can_go_on(number, name, tmp_path, monkeypatch, capsys):
-    """The number-th call fails, in whichever file's turn that is, and all after it."""
+def test_a_run_whose_disk_fills_up_can_be_resumed(number, name, tmp_path, monkeypatch, capsys):
+    """The number-th call fails, for any file, and so do all later calls."""
     monkeypatch.chdir(tmp_path)
-    assert cli.main([*TRAIN, "--name", "whole"]) == 0
+    assert cli.main([*TRAIN, "--name", "complete"]) == 0
     calls, real = [], getattr(os, name)
 
     def count(*arguments):
@@ -74,27 +81,27 @@ def test_a_run_whose_disk_fills_up_can_go_on(number, name, tmp_path, monkeypatch
     assert not list((tmp_path / "runs/cut").glob("*.tmp"))
     if (tmp_path / "runs/cut/last.npz").exists():
         assert cli.main(["train", "--resume", "runs/cut"]) == 0
-    else:  # nothing had been kept: the name is free again
+    else:  # nothing had been saved: the name can be used again
         assert cli.main([*TRAIN, "--name", "cut"]) == 0
-    whole, cut = (checkpoint.read(tmp_path / "runs" / run / "last.npz") for run in ("whole", "cut"))
-    np.testing.assert_array_equal(whole.arrays["parameters"], cut.arrays["parameters"])
+    complete, cut = (checkpoint.read(tmp_path / "runs" / run / "last.npz") for run in ("complete", "cut"))
+    assert_same_module(complete, cut)
 
 
-def test_a_file_that_may_not_grow_is_told_by_the_system(tmp_path):
-    """The kernel itself stops the write of the first checkpoint: no fault that a test has planted."""
+def test_a_file_that_may_not_grow_is_an_error_of_the_system(tmp_path):
+    """The kernel itself stops the write of the first checkpoint, no planted fault."""
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 
-    words = [*TRAIN, "--backend", "numpy", "--hidden", "16", "--name", "a"]
-    done = subprocess.run([sys.executable, "-B", "-m", "minglow", *words], cwd=tmp_path,
+    options = [*TRAIN, "--backend", "numpy", "--hidden", "16", "--name", "a"]
+    done = subprocess.run([sys.executable, "-B", "-m", "minglow", *options], cwd=tmp_path,
                           preexec_fn=limit, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         "minglow train: error: [Errno 27] File too large: 'runs/a/model.npz'")
-    assert os.listdir(tmp_path / "runs/a") == ["metrics.csv"]
+    assert sorted(os.listdir(tmp_path / "runs/a")) == [".lock", "metrics.csv"]
 
 
-def test_too_little_room_is_found_before_the_first_step(tmp_path, monkeypatch, capsys):
+def test_too_little_space_is_found_before_the_first_step(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 999))
     assert cli.main(TRAIN) == 1
@@ -102,20 +109,20 @@ def test_too_little_room_is_found_before_the_first_step(tmp_path, monkeypatch, c
     assert (tmp_path / "runs/digits-1/metrics.csv").read_text().count("\n") == 1  # its header
 
 
-def test_a_file_in_the_folders_place_is_found_before_the_first_step(tmp_path, monkeypatch, capsys):
+def test_a_file_in_the_place_of_a_folder_is_found_before_the_first_step(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/a").write_text("mine")
     (tmp_path / "b").write_text("mine")
-    for words in ["--name", "a"], ["--runs", "b"], ["--runs", "b/c"]:
-        assert cli.main([*TRAIN, *words]) == 1
+    for options in ["--name", "a"], ["--runs", "b"], ["--runs", "b/c"]:
+        assert cli.main([*TRAIN, *options]) == 1
         shown = capsys.readouterr().err
         assert shown.count("\n") == 1 and ("File exists" in shown or "Not a directory" in shown)
     assert (tmp_path / "runs/a").read_text() == (tmp_path / "b").read_text() == "mine"
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_folder_that_may_not_be_written_is_found_before_the_first_step(tmp_path):
+def test_a_read_only_folder_is_found_before_the_first_step(tmp_path):
     (tmp_path / "runs/old").mkdir(parents=True)
     for folder in tmp_path / "runs/old", tmp_path / "runs":
         folder.chmod(0o555)
@@ -123,9 +130,8 @@ def test_a_folder_that_may_not_be_written_is_found_before_the_first_step(tmp_pat
     def as_nobody():
         os.chdir(tmp_path)
         if os.geteuid() == 0:
-            os.setuid(65534)  # who may write everywhere sees no read-only folder
-        said = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (the process ends with it)
-        sys.stdout = sys.stderr = said
+            os.setuid(65534)  # root can write into a read-only folder
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         return [cli.main([*TRAIN, "--name", name]) for name in ("new", "old")]
 
     tmp_path.chmod(0o755)

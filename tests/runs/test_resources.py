@@ -1,4 +1,4 @@
-"""Threads, memory and repeated work: what a step takes, and what it does not take twice."""
+"""Threads, memory and repeated work: a step takes no more than it needs."""
 
 import os
 import platform
@@ -39,7 +39,7 @@ def test_threads_hold_for_a_block_or_from_then_on():
     assert blas_threads() == before
 
 
-def threads_met(flow, call, monkeypatch):
+def observed_threads(flow, call, monkeypatch):
     """The numbers of threads under which a flow's layers run."""
     met, layer = set(), flow.bijection.steps.layers[1]
     for name in "forward", "inverse":
@@ -53,7 +53,7 @@ def threads_met(flow, call, monkeypatch):
 @pytest.mark.parametrize("use", [
     lambda flow, n: flow.log_prob(X[:n]), lambda flow, n: flow.sample(n, 0),
     lambda flow, n: flow.nll_backward(X[:n])])
-def test_small_products_take_one_thread_unless_the_user_says_otherwise(use, monkeypatch):
+def test_small_products_use_one_thread_unless_the_user_chooses(use, monkeypatch):
     for name in threads.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(threads.threads, "chosen", None)
@@ -61,15 +61,15 @@ def test_small_products_take_one_thread_unless_the_user_says_otherwise(use, monk
     for library in threads.libraries():
         library.set_num_threads(2)
     before = blas_threads()
-    assert threads_met(flow, lambda: use(flow, 16), monkeypatch) == {1}
+    assert observed_threads(flow, lambda: use(flow, 16), monkeypatch) == {1}
     assert blas_threads() == before
-    monkeypatch.setattr(blas, "SMALL", 16 * 64 * flow.largest)
-    assert threads_met(flow, lambda: use(flow, 16), monkeypatch) == before
-    assert threads_met(flow, lambda: use(flow, 15), monkeypatch) == {1}
+    monkeypatch.setattr(threads, "SMALL", 16 * 64 * flow.largest)
+    assert observed_threads(flow, lambda: use(flow, 16), monkeypatch) == before
+    assert observed_threads(flow, lambda: use(flow, 15), monkeypatch) == {1}
     with mg.threads(2):
-        assert threads_met(flow, lambda: use(flow, 1), monkeypatch) == {2}
+        assert observed_threads(flow, lambda: use(flow, 1), monkeypatch) == {2}
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert threads_met(flow, lambda: use(flow, 1), monkeypatch) == before
+    assert observed_threads(flow, lambda: use(flow, 1), monkeypatch) == before
 
 
 def test_threads_return_where_a_flow_raises(monkeypatch):
@@ -89,7 +89,7 @@ def test_a_number_of_threads_is_a_whole_one(n):
 
 
 def test_the_command_line_sets_threads(tmp_path):
-    arguments = ["train", "--threads", "1", "--steps", "1", "-K", "1", "--hidden", "2", "--batch", "2"]
+    arguments = ["train", "--threads", "1", "--steps", "1", "-K", "1", "--hidden", "2", "--batch-size", "2"]
     with mg.threads(2):
         assert main([*arguments, "--runs", str(tmp_path)]) == 0
         assert blas_threads() == {1}
@@ -112,7 +112,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no such setting")
-def test_freed_memory_is_kept_unless_the_user_says_otherwise():
+def test_freed_memory_is_kept_unless_the_user_chooses():
     clean = {name: value for name, value in os.environ.items()
              if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
 
@@ -133,16 +133,16 @@ import minglow
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 minglow.kernels.use("numpy")
-minglow.glow((8, 8, 1), levels=1, steps=1, hidden=4)
+minglow.glow((8, 8, 1), levels=1, flow_steps=1, hidden=4)
 before = resident()
-flow = minglow.glow((32, 32, 3), levels=3, steps=3, hidden=512)
+flow = minglow.glow((32, 32, 3), levels=3, flow_steps=3, hidden=512)
 print((resident() - before) / flow.flat.value.nbytes)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no such setting")
-def test_what_building_a_flow_took_is_given_back():
-    """Parameters and gradients are to stay: 2; as many again, and random numbers, were replaced."""
+def test_temporary_memory_of_building_a_flow_is_freed():
+    """Parameters and gradients remain: 2. The arrays that they replace, and random numbers, do not."""
     shown = subprocess.run([sys.executable, "-c", BUILT], text=True, check=True, capture_output=True)
     assert 1 < float(shown.stdout) < 2.6
 
@@ -165,7 +165,7 @@ def peak(call):
 @pytest.mark.parametrize("use", [
     lambda flow: flow.log_prob(X), lambda flow: flow.sample(64, 0), lambda flow: flow.latents(X),
     lambda flow: flow.reconstruction_error(X)])
-def test_what_needs_no_gradient_keeps_no_cache(use):
+def test_calls_without_gradients_store_no_cache(use):
     shallow, tall = deep(2), deep(8)
     assert peak(lambda: use(tall)) < 1.1 * peak(lambda: use(shallow))
 
@@ -197,12 +197,12 @@ def test_a_step_inverts_each_weight_once(reversible, permutation, monkeypatch):
         counts.update(inv=0, slogdet=0)
         flow.nll_backward(X)
         direct = permutation is mg.InvConv1x1
-        recomputed = 2 * (3 - 2) if reversible else 0  # of both levels, what is not kept
+        recomputed = 2 * (3 - 2) if reversible else 0  # in both levels, the layers whose caches are not stored
         assert counts == {"inv": 6 if direct else recomputed, "slogdet": 6 if direct else 0}
         optimizer.step(1e-2)
 
 
-def test_what_is_remembered_of_a_weight_is_forgotten_when_it_changes():
+def test_a_weights_cached_inverse_follows_its_changes():
     layer, x = mg.InvConv1x1(4, 0, np.float64), np.ones((2, 3, 4))
     before = layer.forward(x), layer.inverse(x)
     np.testing.assert_array_equal(layer.forward(x)[1], before[0][1])

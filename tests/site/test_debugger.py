@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -18,7 +19,11 @@ from minglow.kernels import loops
 
 HERE = Path(minglow.__file__).parents[1]
 PROGRAM = HERE / "notebooks" / "step_through.py"
-LAUNCH = json.loads((HERE / ".vscode" / "launch.json").read_text(encoding="utf-8"))
+LAUNCH_TEXT = (HERE / ".vscode" / "launch.json").read_text(encoding="utf-8")
+LAUNCH = json.loads(LAUNCH_TEXT)
+GUIDE = (HERE / "docs" / "guides" / "debugger.md").read_text(encoding="utf-8")
+SESSIONS = re.findall(r"^```text\n(\$ python -m pdb.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
+NUMBERED = re.compile(r"\w\.py[:(]\d|\b[Ll]ines? \d")  # a place that names a line by its number
 START = ["tbreak training_step", "continue"]
 
 
@@ -31,6 +36,19 @@ def session(commands, backend, folder):
     _, *answers = done.stdout.split("(Pdb) ")
     assert len(answers) == len(commands), done.stdout
     return [answer.strip() for answer in answers]
+
+
+def named_lines(page):
+    """The file, the number and the text of each line that a page names, as the page shows them."""
+    answered = re.findall(r"tbreak (\S+)\nBreakpoint \d+ at \.*(\w+\.py):(\d+)\n", page)
+    for name, file, number in answered:
+        yield file, int(number), f"def {name.rpartition('.')[2]}("
+    for file, number, text in re.findall(r"(\w+\.py)\((\d+)\)\w+\(\)\n-> (.*)\n", page):
+        yield file, int(number), text
+    ((file, number, text),) = re.findall(r"tbreak \S*?(\w+\.py):(\d+), [^`]*?\n-> (.*)\n", page)
+    yield file, int(number), text
+    for number in re.findall(r"\bline (\d+)", page):  # in the prose above that conditional breakpoint
+        yield file, int(number), text
 
 
 def values(answers, commands):
@@ -104,8 +122,32 @@ def test_a_conditional_breakpoint_stops_at_one_number_of_a_kernel(expected, tmp_
     np.testing.assert_allclose(found["y[3, :3]"], rows(y)[3, :3], rtol=1e-12)
 
 
+def test_every_line_number_in_the_guide_is_compared():
+    assert len(list(named_lines(GUIDE))) == len(NUMBERED.findall(GUIDE)) >= 8
+    assert not NUMBERED.findall(LAUNCH_TEXT)
+
+
+@pytest.mark.parametrize(("file", "number", "text"), list(named_lines(GUIDE)))
+def test_a_line_number_in_the_guide_is_that_of_the_source(file, number, text):
+    (path,) = [path for path in (PROGRAM, *HERE.glob("minglow/**/*.py")) if path.name == file]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert number in [at for at, line in enumerate(lines, start=1) if line.strip().startswith(text)]
+
+
+@pytest.mark.parametrize("text", SESSIONS, ids=["forward", "backward", "conditional"])
+def test_the_values_in_the_guide_are_those_of_pdb(text):
+    _, *shown = text.split("(Pdb) ")
+    commands = [part.splitlines()[0] for part in shown]
+    assert commands.pop() == "quit"
+    for command, part, answer in zip(commands, shown, session(commands, "loops", HERE)):
+        if command.startswith("p "):
+            pages, pdbs = (np.array(re.findall(r"-?\d+\.?\d*", printed), float)
+                           for printed in (part[len(command):], answer))
+            np.testing.assert_allclose(pages, pdbs, atol=1e-7)
+
+
 def test_the_program_runs_to_its_end_with_every_backend(expected):
-    nll = expected[0].nll_backward(expected[1][0][1])[0]
+    nll = expected[0].nll_backward(expected[1][0][1]).nll
     for backend in minglow.kernels.HOST:
         call = [sys.executable, PROGRAM, backend]
         done = subprocess.run(call, capture_output=True, text=True, check=True, timeout=120)

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import re
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,9 +17,7 @@ import pytest
 
 import minglow
 from minglow import inference
-from minglow.runs import config
 from minglow.data import digits
-from minglow.runs.loading import load_flow
 
 try:
     from selenium import webdriver
@@ -31,7 +30,7 @@ try:
 except ImportError:
     webdriver = None
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES = DOCS / "explore" / "explore"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -65,8 +64,8 @@ def plane_flow(name, dtype=np.float32):
 
 
 def digits_flow(dtype="float32"):
-    flow, recipe = load_flow(export.DIGITS)
-    again = config.build({**recipe, "dtype": dtype})
+    flow = minglow.load(export.DIGITS)
+    again = replace(flow.config, dtype=dtype).build()
     again.flat.value[...] = flow.flat.value
     return again
 

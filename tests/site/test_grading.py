@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("nbgrader", reason="nbgrader is not there: pip install 'minglow[course]'")
-sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 import build
 import nbformat
 

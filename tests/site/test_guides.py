@@ -32,7 +32,7 @@ import minglow
 from minglow.arrays import threads
 from minglow.cli import main as cli
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "bits.md", ROOT / "docs" / "invertibility.md",
          *sorted((ROOT / "docs" / "guides").glob("*.md")),
          *(path for path in sorted((ROOT / "docs" / "derivations").glob("*.md"))

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("jupytext", reason="jupytext is not there: pip install 'minglow[notebooks]'")
 nbformat = pytest.importorskip("nbformat")
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
 import build  # noqa: E402
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SITE = ROOT / "docs" / "_build" / "html"
 PAGES = sorted(path.relative_to(SITE) for path in SITE.rglob("*.html") if "_static" not in path.parts)
 MAIN = [page for page in PAGES if page.parts[0] != "source" and page.name != "search.html"]  # no code

@@ -1,7 +1,7 @@
 """Faults made by hand, each planted in a copy of minglow, to see which test kills it.
 
-    python tests/faults.py           all of them, in about twenty minutes
-    python tests/faults.py sign      those whose name has this word
+    python tests/tools/faults.py         all of them, in about twenty minutes
+    python tests/tools/faults.py sign    those whose name has this word
 
 Prints a line for each, `killed by` or SURVIVED, and exits with 1 if any survived.
 """
@@ -13,12 +13,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-TESTS = ["test_starts.py", "test_kernels.py", "test_nets.py", "test_bits.py", "test_composition.py", "test_errors.py",
-         "test_distributions.py", "test_logit.py", "test_autoencoder.py", "test_dequantizers.py", "test_inference.py",
-         "test_readers.py", "test_resume.py", "test_bijections.py", "test_checkpoint.py", "test_command_line.py", "test_testing.py",
-         "test_life.py", "test_disks.py", "test_bombs.py", "test_weights.py", "test_bad_inputs.py", "test_device.py",
-         "test_distributed.py"]
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ["contract/test_starts.py", "contract/test_kernels.py", "contract/test_nets.py", "numbers/test_bits.py",
+         "contract/test_composition.py", "contract/test_errors.py", "numbers/test_distributions.py",
+         "numbers/test_logit.py", "numbers/test_autoencoder.py", "numbers/test_dequantizers.py",
+         "numbers/test_extension.py", "numbers/test_inference.py", "data/test_readers.py", "runs/test_settings.py", "runs/test_resume.py",
+         "contract/test_bijections.py", "runs/test_checkpoint.py", "runs/test_untrusted_config.py",
+         "cli/test_ranges.py", "cli/test_command_line.py", "contract/test_testing.py", "contract/test_threads.py",
+         "runs/test_life.py", "runs/test_disks.py", "runs/test_bombs.py", "runs/test_weights.py",
+         "cli/test_bad_inputs.py", "arrays/test_device.py", "arrays/test_distributed.py"]
 
 # name: (file below minglow/, text as it stands, text of the fault)
 FAULTS = {
@@ -38,7 +41,7 @@ FAULTS = {
         "layers/actnorm.py", 'self.grads["shift"] += dshift', "pass"),
     "actnorm: gradient overwritten": (
         "layers/actnorm.py", 'self.grads["shift"] += dshift', 'self.grads["shift"][...] = dshift'),
-    "actnorm: initializes by the wrong sign": (
+    "actnorm: initialize with the wrong sign": (
         "layers/actnorm.py", '["shift"][...] = -mean', '["shift"][...] = mean'),
     "actnorm: initializes in forward": (
         "layers/actnorm.py", "        y = kernels.shift_scale(", "        shift[...] = -rows(x).mean(0)\n        y = kernels.shift_scale("),
@@ -49,7 +52,7 @@ FAULTS = {
     "invconv: W for W^T in forward": ("layers/invconv.py", "(rows(x) @ weight.T)", "(rows(x) @ weight)"),
     "invconv: W^T for W in dx": (
         "layers/invconv.py", "(rows(dy) @ weight)", "(rows(dy) @ weight.T)"),
-    "invconv: an old weight is remembered": ("layers/invconv.py", "or not (matrix == self.matrix).all()", ""),
+    "invconv: the result for an old weight is returned": ("layers/invconv.py", "or not (matrix == self.matrix).all()", ""),
     "invconv: W^-1 for W^-T": ("layers/invconv.py", "pixels(x) * inverse.T", "pixels(x) * inverse"),
     "invconv: gradient forgets h*w": ("layers/invconv.py", "* pixels(x) * inverse.T", "* inverse.T"),
     "invconv: gradient of W transposed": (
@@ -57,14 +60,21 @@ FAULTS = {
     "invconv: singular weights accepted": (
         "layers/invconv.py", "if not condition < 1 /", "if condition < 0 /"),
     "invconv LU: gradient of L at the wrong rows": (
-        "layers/invconv.py", 'dlower[self.constants["order"]] = dpermuted_lower', "dlower[...] = dpermuted_lower"),
+        "layers/invconv_lu.py", 'dlower[self.constants["order"]] = dpermuted_lower', "dlower[...] = dpermuted_lower"),
     "invconv LU: gradient of log_s forgets its scale": (
-        "layers/invconv.py", "np.diag(dupper) * np.diag(upper)", "np.diag(dupper)"),
+        "layers/invconv_lu.py", "np.diag(dupper) * np.diag(upper)", "np.diag(dupper)"),
+    "invconv LU: signs are not checked": (
+        "layers/invconv_lu.py", 'if not (np.abs(constants["sign"]) == 1).all():', "if False:"),
     "invconv LU: sign forgotten": (
-        "layers/invconv.py", 'self.constants["sign"] * np.exp(log_s)', "np.exp(log_s)"),
-    "shuffle: inverse by the order itself": (
+        "layers/invconv_lu.py", 'self.constants["sign"] * np.exp(log_s)', "np.exp(log_s)"),
+    "shuffle: inverse with the order itself": (
         "layers/permute.py", 'y[..., np.argsort(self.constants["order"])]', 'y[..., self.constants["order"]]'),
-    "squeeze: rows and columns of a block swapped on the way back": (
+    "permutation: orders are not checked": (
+        "layers/permute.py", "if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(len(order))):", "if False:"),
+    "squeeze: dlog_det is not checked": ("layers/squeeze.py", "        check_dlog_det(self, dlog_det, dy)\n", ""),
+    "images: divisibility is not checked": (
+        "arrays/shapes.py", "if x.ndim != 4 or any(size % divisor for size, divisor in zip(x.shape[1:], divisible_by)):", "if x.ndim != 4:"),
+    "squeeze: rows and columns of a block swapped in the inverse": (
         "layers/squeeze.py", "transpose(0, 1, 4, 2, 5, 3)", "transpose(0, 1, 5, 2, 4, 3)"),
     "additive: inverse ignores the conditioner": ("layers/coupling.py", "join(y1, y2 - h)", "join(y1, y2)"),
     "additive: gradient does not reach the conditioner": (
@@ -74,11 +84,11 @@ FAULTS = {
     "affine: inverse shifts before it scales": (
         "kernels/reference.py", "    x[:, :, -changing:] /= scale\n    x[:, :, -changing:] -= shift\n", "    x[:, :, -changing:] -= shift\n    x[:, :, -changing:] /= scale\n"),
     "affine: stale cache from inverse": (
-        "layers/coupling.py", "(net_cache, flat_y, scale, dlog_scale)", "(net_cache, x, scale, dlog_scale)"),
-    "affine: gradient of the passing half is lost": (
+        "layers/coupling.py", "(net_cache, flat_y, scale, dlog_scale_ds)", "(net_cache, x, scale, dlog_scale_ds)"),
+    "affine: gradient of the identity channels is lost": (
         "layers/coupling.py", "dx1 += self.net.backward", "dx1[...] = self.net.backward"),
     "affine: shift and scale swapped in dh": (
-        "kernels/reference.py", "np.concatenate([dshift, draw], axis=2)", "np.concatenate([draw, dshift], axis=2)"),
+        "kernels/reference.py", "np.concatenate([dshift, ds], axis=2)", "np.concatenate([ds, dshift], axis=2)"),
     "couple: log_det summed over the batch": (
         "kernels/reference.py", "return y, log_scale.sum(axis=(1, 2))\n", "return y, log_scale.sum(axis=(1, 2)).mean() + 0 * log_scale[:, 0, 0]\n"),
     "couple: dlog_det is ignored": ("kernels/reference.py", "(dy2 * y2 + dlog_det[:, None, None])", "(dy2 * y2)"),
@@ -98,70 +108,99 @@ FAULTS = {
     "chain: one log_det left out": ("chain.py", "total = total + log_det\n            caches", "total = log_det\n            caches"),
     "chain: caches from inverse in the wrong order": ("chain.py", "return y, caches[::-1]", "return y, caches"),
     "reversible chain: backward inverts from its input": ("chain.py", "last_log_det, (y, [(h, last_cache)])", "last_log_det, (-y, [])"),
-    "reversible chain: goes on from its output": ("chain.py", "y, last_cache = kept.pop()", "_, last_cache = kept.pop()"),
+    "reversible chain: continues from its output": ("chain.py", "y, last_cache = stored.pop()", "_, last_cache = stored.pop()"),
     "reversible chain: a log_det left out": ("chain.py", "log_det + last_log_det", "last_log_det"),
     "chain: one log_det left out without caches": (
         "chain.py", "total = total + log_det\n        return x, total", "total = log_det\n        return x, total"),
     "level: inner's log_det left out": ("layers/level.py", "log_det + inner_log_det", "log_det"),
-    "level: the other half leaves": ("layers/level.py", "a, b = halves(h)", "b, a = halves(h)"),
-    "flow: log_det subtracted": ("flow.py", "self.base.log_prob(z, labels) + log_det, \"log_prob\"", "self.base.log_prob(z, labels) - log_det, \"log_prob\""),
-    "flow: gradient summed over the batch": ("flow.py", "share = np.full_like(log_det, -1 / len(x))", "share = np.full_like(log_det, -1)"),
-    "normal: temperature ignored": ("distributions.py", "dtype(temperature) * noise", "noise"),
-    "flow: a batch statistic leaks": ("flow.py", "z, log_det = self.bijection.forward_only(self._checked(x))", "z, log_det = self.bijection.forward_only(self._checked(x) - x.mean(0))"),
-    "normal: constant without its half": ("distributions.py", "- 0.5 * prod", "- prod"),
+    "level: trace continues with the other half": (
+        "layers/level.py", "a, b = halves((yield from", "b, a = halves((yield from"),
+    "level: the other half is factored out": ("layers/level.py", "a, b = halves(h)", "b, a = halves(h)"),
+    "flow: log_det subtracted": ("flow.py", "self.base.log_prob(z, labels) + log_det", "self.base.log_prob(z, labels) - log_det"),
+    "flow: gradient summed over the batch": ("flow.py", "dlog_prob = np.full_like(log_det, -1 / len(x))", "dlog_prob = np.full_like(log_det, -1)"),
+    "normal: temperature ignored": ("bases/standard.py", "dtype(temperature) * noise", "noise"),
+    "flow: a batch statistic leaks": ("flow.py", "self.bijection.forward_only(x)", "self.bijection.forward_only(x - x.mean(0))"),
+    "flow: nll_backward without the number of threads of the others": (
+        "flow.py", "        with self._threads(x):\n            z, log_det, cache", "        if True:\n            z, log_det, cache"),
+    "normal: constant without its half": ("bases/standard.py", "- 0.5 * prod", "- prod"),
     "scaling: log_det without h*w": ("layers/scaling.py", "pixels(x) * log_scale.sum()", "log_scale.sum()"),
     "scaling: gradient forgets dlog_det": ("layers/scaling.py", " + dlog_det.sum() * pixels(y)", ""),
     "checkerboard: one color for both lines": ("layers/checkerboard.py", "1 - parity::2", "parity::2"),
-    "checkerboard: the net sees the fields that change": (
+    "checkerboard: the net reads the pixels that change": (
         "layers/checkerboard.py", "from_fields(join(x, np.zeros_like(x))", "from_fields(join(np.zeros_like(x), x)"),
     "checkerboard: gradient from the wrong fields": (
         "layers/checkerboard.py", "split(to_fields(dboard, self.parity))[0]", "split(to_fields(dboard, self.parity))[1]"),
-    "swap: nothing is swapped": ("layers/permute.py", "np.roll(order, channels // 2)", "order"),
-    "uneven coupling: halves all the same": ("layers/coupling.py", "return split(x, layer.passing)", "return split(x)"),
-    "tanh_scale: slope of another bound": ("layers/scale.py", "1 - t * t", "1 - t"),
+    "swap: nothing is swapped": ("layers/permute.py", "np.roll(np.arange(channels), channels // 2)", "np.arange(channels)"),
+    "uneven coupling: halves nevertheless": ("layers/coupling.py", "return split(x, self.identity_channels)", "return split(x)"),
+    "tanh_scale: derivative of another function": ("layers/scale.py", "1 - t * t", "1 - t"),
     "logit: log_det without its constant": ("layers/logit.py", "x[0].size * log(self.c / 2)", "0.0"),
-    "logit: gradient forgets dlog_det": ("layers/logit.py", "(dy + of_each * np.tanh(y / 2))", "dy"),
-    "logit: half the slope": ("layers/logit.py", "np.tanh(y / 2) / y", "np.tanh(y) / y"),
+    "logit: gradient forgets dlog_det": ("layers/logit.py", "(dy + dlog_det * np.tanh(y / 2))", "dy"),
+    "logit: half the derivative": ("layers/logit.py", "np.tanh(y / 2) / y", "np.tanh(y) / y"),
     "edge bias: inside for outside": ("nets/conv.py", "return 1 - kernels.gather(inside", "return kernels.gather(inside"),
     "residual: gradient of the input lost": ("nets/net.py", "return dy + self.net.backward(dy, cache)", "return self.net.backward(dy, cache)"),
-    "logistic: one tail": ("distributions.py", "(size + 2 * np.log1p", "(size + np.log1p"),
-    "logistic: slope of another width": ("distributions.py", "np.tanh(_flat(self, z) / 2)", "np.tanh(_flat(self, z))"),
-    "top prior: log_std forgets its pixels": ("top_prior.py", "top.shape[1] * self.params", "self.params"),
-    "top prior: classes unweighted": ("top_prior.py", "- log(by_class.shape[1])", ""),
-    "top prior: labels ignored in the gradient": ("top_prior.py", "share = one_hot(labels, share)", "pass"),
-    "top prior: means of the noise alone": ("top_prior.py", ' + mean[labels, None]', ""),
-    "classifier: the label's share is not subtracted": (
-        "top_prior.py", "(probability - one_hot(labels, probability))", "probability"),
+    "logistic: one tail": ("bases/standard.py", "(size + 2 * np.log1p", "(size + np.log1p"),
+    "logistic: derivative of another width": ("bases/standard.py", "np.tanh(self.as_vectors(z) / 2)", "np.tanh(self.as_vectors(z))"),
+    "top prior: log_std forgets its pixels": ("bases/top_prior.py", "top.shape[1] * self.params", "self.params"),
+    "top prior: classes unweighted": ("bases/top_prior.py", "- log(log_probs.shape[1])", ""),
+    "top prior: labels ignored in the gradient": ("bases/top_prior.py", "responsibility = one_hot(labels, responsibility)", "pass"),
+    "top prior: samples without means": ("bases/top_prior.py", ' + mean[labels, None]', ""),
+    "classifier: the label is not subtracted": (
+        "bases/top_prior.py", "(probability - one_hot(labels, probability))", "probability"),
     "vae: kl without its means": ("models/vae.py", "(mean**2 + np.exp", "(np.exp"),
     "vae: gradient of sigma x 1.01": ("models/vae.py", '+= (1 - u**2)', '+= 1.01 * (1 - u**2)'),
     "vae: the target's gradient is lost": ("models/vae.py", "encoder_cache) - dy", "encoder_cache)"),
     "vae: importance weights without log n": ("models/vae.py", " - log(samples)", ""),
     "auto-encoder: gradient forgets D": ("models/autoencoder.py", "/ y.size", "/ len(y)"),
-    "dequantizer: sign of its log_det": ("dequantizers.py", "log_prob(e) - log_det", "log_prob(e) + log_det"),
-    "dequantizer: log 1.7 left out": ("dequantizers.py", "        log_q -= dtype(u[0].size * log(NEARLY_UNIFORM))\n", ""),
-    "dequantizer: gradient of log q lost": ("dequantizers.py", "+ dlog_q[:, None, None, None] * (2 * u - 1)", ""),
-    "bound: without log n": ("dequantizers.py", "[:, 0] - log(samples)", "[:, 0]"),
-    "inference: every level is drawn anew": ("inference.py", "mine[level][...] = fresh[level]", "z[...] = drawn"),
+    "dequantizer: sign of its log_det": ("dequantization/dequantizers.py", "log_prob(e) - log_det", "log_prob(e) + log_det"),
+    "dequantizer: log 1.7 left out": ("dequantization/dequantizers.py", "        log_q -= dtype(u[0].size * log(NEARLY_UNIFORM))\n", ""),
+    "dequantizer: gradient of log q lost": ("dequantization/dequantizers.py", "+ dlog_q[:, None, None, None] * (2 * u - 1)", ""),
+    "bound: without log n": ("dequantization/dequantizers.py", "[:, 0] - log(samples)", "[:, 0]"),
+    "inference: every level is resampled": ("inference.py", "views[level][...] = new_views[level]", "z[...] = noise"),
     "inference: strength of 1": ("inference.py", "STRENGTH * strength", "strength"),
-    "inference: the last level backwards": ("inference.py", "z.reshape(len(z), *shape)", "z[:, ::-1].reshape(len(z), *shape)"),
-    "bits: 255 levels for 256": ("bits.py", "log2(levels)", "log2(levels - 1)"),
-    "bits: noise of half a cell": ("bits.py", "(images.astype(dtype) + noise)", "(images.astype(dtype) + noise / 2)"),
+    "inference: the last level reversed": ("inference.py", "z.reshape(len(z), *shape)", "z[:, ::-1].reshape(len(z), *shape)"),
+    "bits: 255 bins for 256": ("dequantization/bits.py", "log2(bins)", "log2(bins - 1)"),
+    "bits: noise of half a bin": ("dequantization/bits.py", "(images.astype(dtype) + noise)", "(images.astype(dtype) + noise / 2)"),
     "flat parameters: a copy instead of a view": ("params.py", "owner.params[name] = self.view(self.value, path)", "owner.params[name] = self.view(self.value, path).copy()"),
-    "checkpoint: constants are not restored": ("checkpoint.py", "    for name, target in targets.items():\n        target[...]", "    for name, target in [*targets.items()][:1]:\n        target[...]"),
+    "checkpoint: constants are not restored": (
+        "storage/checkpoint.py", "target[...] = to_device_of(arrays[name], target)", "target[...] = to_device_of(arrays[name], target) if target.dtype.kind == 'f' else target"),
+    "checkpoint: settings are not compared": ("storage/checkpoint.py", "if found.get(name) != own.get(name):", "if False:"),
+    "checkpoint: the settings of a layer that only the file has are ignored": (
+        "storage/checkpoint.py", "sorted(own.keys() | found.keys())", "sorted(own)"),
+    "checkpoint: constants are not checked": ("storage/checkpoint.py", "part.check_constants(constants)", "pass"),
+    "checkpoint: NaN is accepted": ("storage/checkpoint.py", "if not np.isfinite(array).all():", "if False:"),
+    "checkpoint: another format is read": ("storage/checkpoint.py", 'if manifest["format"] != FORMAT:', "if False:"),
+    "weights: another format is read": ("storage/weights.py", 'if about.get("format", FORMAT) != FORMAT:', "if False:"),
+    "config: values are not validated": ("storage/config.py", "detail.check(name, hint, getattr(self, name))", "getattr(self, name)"),
+    "config: an unknown entry of a file is accepted": (
+        "storage/config.py", "if key not in values or key not in expected:", "if key not in values:"),
     "average: moves away": ("kernels/loops.py", "weight * (value[i] - average[i])", "weight * (average[i] - value[i])"),
-    "training: the average is thrown away": ("train.py", "    state.settle()\n", ""),
-    "state: the average's age is lost": ("state.py", "learner.optimizer.steps = learner.average.steps = step", "learner.optimizer.steps = step"),
-    "state: images still to come are forgotten": ("state.py", "step, best, rng, waiting\n", "step, best, rng, self.waiting\n"),
-    "state: random numbers start again": ("state.py", "self.step, self.best, self.rng, self.waiting = step, best, rng,", "self.step, self.best, _, self.waiting = step, best, rng,"),
-    "state: another flow's constants stay": ("state.py", "        restore(saved, self.flow)\n", ""),
-    "state: other images are gone on with": (
-        "state.py", "if saved.facts.get(key, getattr(self, key)) != getattr(self, key):", "if False:"),
-    "runs: two processes train in one folder": ("runs.py", "fcntl.LOCK_EX |", "fcntl.LOCK_SH |"),
-    "runs: a picture is written in place": (
-        "runs.py", "with replacing(path) as file:\n        figure", "with path.open(\"wb\") as file:\n        figure"),
-    "text: who stops reading stops training": (
-        "text.py", "write(text)\n        except OSError:", "write(text)\n        except KeyError:"),
-    "signals: a second one waits, too": ("signals.py", "        if received:\n", "        if False:\n"),
+    "training: the average is not used": ("training/loop.py", "    state.apply_averages()\n", ""),
+    "state: the age of the average is lost": (
+        "training/state.py", "learner.optimizer.steps = learner.average.steps = step", "learner.optimizer.steps = step"),
+    "state: the rest of the epoch is forgotten": (
+        "training/state.py", "step, best, rng, remaining\n", "step, best, rng, self.remaining\n"),
+    "state: the random generator is not restored": (
+        "training/state.py", "self.step, self.best, self.rng, self.remaining = step, best, rng,", "self.step, self.best, _, self.remaining = step, best, rng,"),
+    "state: the flow's constants are not restored": ("training/state.py", "        restore(saved, self.flow)\n", ""),
+    "state: training resumes with other images": (
+        "training/state.py", "if saved.facts.get(key) != getattr(self, key):", "if False:"),
+    "state: parameters in another order are accepted": ("training/state.py", "if value is not None and names", "if False and names"),
+    "folder: two processes train in one folder": ("runs/folder.py", "        lock.acquire()\n", "        pass\n"),
+    "folder: a lock counts as content": ("runs/folder.py", "folder / METRICS, folder / LOCK,", "folder / METRICS,"),
+    "folder: the free space is not checked": ("runs/folder.py", "if free < needed:", "if False:"),
+    "pictures: a picture is written in place": (
+        "runs/pictures.py", "with replacing(path) as file:\n        figure", "with path.open(\"wb\") as file:\n        figure"),
+    "loading: the number of parameters is not compared with the file's size": (
+        "runs/loading.py", "if 4 * config.min_parameters() > saved.path.stat().st_size:", "if False:"),
+    "loading: samples of any size are drawn": (
+        "runs/loading.py", "if SAMPLE_BYTES * prod(config.shape) > memory.installed():", "if False:"),
+    "metrics: a line may be missing": ("runs/metrics.py", "        if not complete:", "        if False:"),
+    "options: an option of another model is accepted": ("cli/options.py", "if model not in owners[name]:", "if False:"),
+    "options: a shared option has the choices of one model": ("cli/options.py", "replace(detail, choices=choices)", "detail"),
+    "train: --resume can be combined with other options": ("cli/train.py", "        if others:\n", "        if False:\n"),
+    "terminal: a closed pipe stops training": (
+        "cli/terminal.py", "write(text)\n        except OSError:", "write(text)\n        except KeyError:"),
+    "signals: a second signal does not end the process": ("cli/signals.py", "        if received:\n", "        if False:\n"),
     "archive: hashes are not compared": ("storage/archive.py", "or description(array) != expected[name]", ""),
     "archive: compressed members are accepted": ("storage/archive.py", "info.compress_type != zipfile.ZIP_STORED or ", ""),
     "archive: written in place": ("storage/archive.py", "path.with_name(path.name + TEMPORARY.format(os.getpid()))", "path"),
@@ -169,27 +208,28 @@ FAULTS = {
     "bounded: an OSError of damage gets through": ("data/bounded.py", "except MemoryError:\n            raise", "except (MemoryError, OSError):\n            raise"),
     "bounded: a header's size is trusted": ("data/bounded.py", "if not 0 <= count <= available:", "if False:"),
     "npz: labels are not checked before they are read": ("data/npy.py", "partial(_check_labels, len(images))", "None"),
-    "checkpoint: NaN is taken": ("checkpoint.py", "        check_values(checkpoint.path, name, checkpoint.arrays[name])", "        pass"),
-    "recipe: its sizes are believed": ("saved.py", "if 4 * min_parameters(full) > path.stat().st_size:", "if False:"),
-    "recipe: followed without a check": ("saved.py", "full = checked(recipe)", "full = recipe"),
-    "runs: room is not looked at": ("runs.py", "if free < needed:", "if False:"),
-    "runs: a line of the metrics may be missing": ("metrics.py", "        if not whole:", "        if False:"),
-    "text: what commands a terminal is printed": ("text.py", "c if c.isprintable() else", "c if True else"),
+    "validation: control characters are printed": ("validation.py", "c if c.isprintable() else", "c if True else"),
     "pictures: many pixels in few bytes are decoded": ("data/folder.py", "if megapixels > max(SMALL_MEGAPIXELS", "if False and (SMALL_MEGAPIXELS"),
-    "diagnosis: the last fault for the first": ("diagnosis.py", "for name in reversed(flow.flat.where):", "for name in flow.flat.where:"),
-    "ranks: the gradients' sum for their mean": ("ranks.py", "            total /= self.size\n", ""),
-    "ranks: shares overlap": ("ranks.py", "(number + 1) * count // shares)", "count)"),
-    "ranks: the last that failed is heard": ("ranks.py", "failed.index(True)", "self.size - 1 - failed[::-1].index(True)"),
-    "ranks: a fault stays with its process": ("ranks.py", "            if any(failed):\n", "            if failed[self.rank]:\n"),
-    "train: passes are added, not averaged": ("train.py", "    flow.flat.grad /= passes\n", ""),
-    "train: every process takes the first part": ("train.py", "state.rng, mine)\n", "state.rng, slice(0, batch // ranks.size))\n"),
-    "evaluation: a process without images keeps no pace": (
-        "evaluation.py", "dequantizer.dequantize(some, rng, flow.dtype)  #", "pass  #"),
-    "device: a layer looks at the device": ("layers/invconv.py", "if on_host(result) and not np.isfinite", "if not np.isfinite"),
-    "device: arrays of both sides are let in": ("arrays.py", "if on_host(x) != on_host(parameter):", "if False:"),
-    "device: the vectors are not built again": ("device.py", "module.flat = FlatParams(module)", "pass"),
-    "device: a state goes on on the host's side": ("state.py", "to_device_of(saved.arrays[f\"{name}.{key}\"], target)", "saved.arrays[f\"{name}.{key}\"]"),
-    "adam: no bias correction": ("optim.py", "rate * root / (1 - self.beta1**self.steps)", "rate * root"),
+    "diagnosis: the last gradient for the first": (
+        "training/diagnosis.py", "for name in reversed(flow.flat.where):", "for name in flow.flat.where:"),
+    "distributed: the sum of the gradients for their mean": ("training/distributed.py", "            total /= self.size\n", ""),
+    "distributed: shards overlap": ("training/distributed.py", "(number + 1) * count // shards)", "count)"),
+    "distributed: the last process that failed is reported": (
+        "training/distributed.py", "failed.index(True)", "self.size - 1 - failed[::-1].index(True)"),
+    "distributed: an error stays in its process": (
+        "training/distributed.py", "            if any(failed):\n", "            if failed[self.rank]:\n"),
+    "training: micro-batches are added, not averaged": ("training/loop.py", "    flow.flat.grad /= parts\n", ""),
+    "training: every process takes the first shard": (
+        "training/loop.py", "state.rng, own)\n", "state.rng, slice(0, config.batch_size // processes.size))\n"),
+    "evaluation: a process without images draws no noise": (
+        "training/evaluation.py", "dequantizer.dequantize(batch, rng, flow.dtype)  #", "pass  #"),
+    "device: a layer waits for the device": ("layers/invconv.py", "if on_host(result) and not np.isfinite", "if not np.isfinite"),
+    "device: arrays of both sides are accepted": ("arrays/shapes.py", "if on_host(x) != on_host(parameter):", "if False:"),
+    "device: the vectors are not built again": ("arrays/device.py", "module.flat = FlatParams(module)", "pass"),
+    "device: a restored state stays on the host": (
+        "training/state.py", "to_device_of(saved.arrays[f\"{name}.{key}\"], target)", "saved.arrays[f\"{name}.{key}\"]"),
+    "adam: no bias correction": (
+        "training/optimizers.py", "learning_rate * root / (1 - self.beta1**self.steps)", "learning_rate * root"),
 }
 
 

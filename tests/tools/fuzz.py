@@ -1,12 +1,12 @@
-"""Coverage-guided fuzzing of every reader of files, by Atheris; docs/reliability.md has what it found.
+"""Coverage-guided fuzzing of every reader of files, by Atheris; docs/reliability.md has the results.
 
-    python tests/fuzz.py READER SECONDS [FOLDER]   until so many seconds of CPU are used
-    python tests/fuzz.py READER FILE               read one file again: what a crash left, say
+    python tests/tools/fuzz.py READER SECONDS [FOLDER]   until so many seconds of CPU are used
+    python tests/tools/fuzz.py READER FILE               read one file, such as one that a crash left
 
-READER is one of those below. Its inputs start from a few small files that are made here; those that
-reach new code are kept in FOLDER, if there is one, and the next run starts from them. A reader may
-return, or raise its own error in one line that names the file, and whatever it returns must be whole:
-anything else is a crash. A zip's and a PNG's checksums are put right first, as a forger would.
+READER is one of those below. Its inputs begin with a few small files that are made here; FOLDER, if
+given, collects the inputs that reach new code, and the next run begins with them too. A reader may
+return, or raise its own error in one line that names the file, and what it returns has to be valid:
+anything else is a crash. A zip's and a PNG's checksums are corrected first, as an attacker would.
 """
 
 import gzip
@@ -24,27 +24,29 @@ from pathlib import Path
 
 import atheris
 
-PACKAGES = ["minglow.storage", "minglow.data", "minglow.runs.loading", "minglow.runs.config",
+PACKAGES = ["minglow.data", "minglow.models", "minglow.runs", "minglow.storage", "minglow.validation",
             "zipfile", "gzip", "json", "numpy.lib._format_impl", "numpy.lib.format",
             "PIL.PngImagePlugin", "PIL.JpegImagePlugin", "PIL.ImageFile", "PIL.TiffImagePlugin"]
 with atheris.instrument_imports(include=PACKAGES):
     import numpy as np
     from PIL import Image
 
-    from minglow.runs import loading
-    from minglow.storage import checkpoint
     from minglow.data import bounded, load_images
-    from minglow.runs.config import MODELS, build
+    from minglow.models.config import MODELS
+    from minglow.runs.config import DataConfig, RunConfig
+    from minglow.runs.loading import load_run
+    from minglow.storage import archive, checkpoint
     from minglow.storage.weights import export_safetensors
+    from minglow.training import TrainingConfig
 
 MEMORY = 800  # MB that the process may take beyond what it begins with
 
 
-# ------------------------------------------------------------------------------- what is put right first
+# ----------------------------------------------------------------------- what is corrected before reading
 
 
-def right_zip(content: bytes) -> bytes:
-    """The same members with the checksums that they should have, where the archive can be listed."""
+def correct_zip(content: bytes) -> bytes:
+    """The same members with correct checksums, if the archive can be listed."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
         if archive.testzip() is None or any(info.compress_type for info in archive.infolist()):
@@ -56,55 +58,60 @@ def right_zip(content: bytes) -> bytes:
                                                                          info.header_offset + 26))
                 right.writestr(info.filename, content[start:start + info.compress_size])
         return file.getvalue()
-    except Exception:  # not to be listed: as it came
+    except Exception:  # it cannot be listed
         return content
 
 
-def right_png(content: bytes) -> bytes:
-    """The same chunks, each with the checksum that it should have."""
+def correct_png(content: bytes) -> bytes:
+    """The same chunks with correct checksums."""
     if content[:8] != b"\x89PNG\r\n\x1a\n":
         return content
-    fixed, place = bytearray(content), 8
-    while place + 12 <= len(content):
-        end = place + 8 + struct.unpack_from(">I", content, place)[0]
+    fixed, start = bytearray(content), 8
+    while start + 12 <= len(content):
+        end = start + 8 + struct.unpack_from(">I", content, start)[0]
         if end + 4 > len(content):
             break
-        fixed[end:end + 4] = struct.pack(">I", zlib.crc32(content[place + 4:end]))
-        place = end + 4
+        fixed[end:end + 4] = struct.pack(">I", zlib.crc32(content[start + 4:end]))
+        start = end + 4
     return bytes(fixed)
 
 
-def forged_checkpoint(content: bytes) -> bytes:
-    """Of bytes that begin with F: the manifest is the next line, and the rest the parameters, in an
-    archive that is right in all else. Everything else is left as it came."""
+def forge_checkpoint(content: bytes) -> bytes:
+    """A checkpoint with correct hashes, from bytes that begin with F.
+
+    The next line is the manifest, whose "arrays" give names, shapes and dtypes; the rest is the data
+    of these arrays, one after the other. Other bytes are a zip file.
+    """
     if content[:1] != b"F":
-        return right_zip(content)
-    manifest, _, parameters = content[1:].partition(b"\n")
-    numbers = np.frombuffer(parameters[:len(parameters) // 4 * 4], "<f4")
+        return correct_zip(content)
+    manifest, _, numbers = content[1:].partition(b"\n")
+    arrays = {}
     try:
         about = json.loads(manifest)
-        about["arrays"]["parameters"] = checkpoint.archive.description(numbers)
+        for name, (shape, dtype, *_) in about["arrays"].items():
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            arrays[name] = np.frombuffer(numbers[:size], dtype).reshape(shape)
+            numbers = numbers[size:]
+            about["arrays"][name] = archive.description(arrays[name])
         manifest = json.dumps(about).encode()
-    except Exception:  # no manifest at all: as it came
+    except Exception:  # no manifest at all
         pass
     file = io.BytesIO()
-    np.savez(file, parameters=numbers, manifest=np.frombuffer(manifest, np.uint8))
+    with zipfile.ZipFile(file, "w") as forged:
+        for name, array in {**arrays, "manifest": np.frombuffer(manifest, np.uint8)}.items():
+            with forged.open(f"{name}.npy", "w") as member:
+                np.save(member, array)
     return file.getvalue()
 
 
 # ------------------------------------------------------------------------------------------- the readers
 
 
-def read_checkpoint(path: Path) -> None:
-    """A checkpoint, and the flow that it describes."""
-    flow, recipe = loading.load_flow(path)
-    assert flow.flat.value.size < 1e6 and isinstance(recipe, dict)
-
-
-def read_weights(path: Path) -> None:
-    """A .safetensors file, and the flow that it describes."""
-    flow, _ = loading.load_flow(path)
-    assert np.isfinite(flow.flat.value).all()
+def read_run(path: Path) -> None:
+    """A checkpoint or a .safetensors file, and the flow that it describes."""
+    flow, _, config = load_run(path)
+    assert flow.flat.value.size < 1e6 and np.isfinite(flow.flat.value).all()
+    assert RunConfig.from_json(config.to_json()) == config and config.model == flow.config
 
 
 def read_images(path: Path) -> None:
@@ -116,48 +123,50 @@ def read_images(path: Path) -> None:
 
 
 def read_pictures(path: Path) -> None:
-    """A folder of two pictures that are the same."""
+    """A folder of two equal pictures."""
     path.with_name("b.png").write_bytes(path.read_bytes())
     read_images(path.parent)
 
 
-# --------------------------------------------------------------------------- small files to begin with
+# -------------------------------------------------------------------------- small files to begin with
 
 
-def flow_files(ending: str) -> list[bytes]:
-    """A small flow of each model."""
-    small = {"shape": [2, 2, 1], "levels": 1, "steps": 1, "hidden": 2, "permutation": "lu", "seed": 0,
-             "coupling": "affine", "reversible": False, "dtype": "float32", "gray_levels": 4,
-             "data": "digits", "training": {"steps": 1}}
-    made = []
+def run_files(ending: str) -> list[bytes]:
+    """A small run of each model, and one with a dequantizer that learns."""
+    small = {"hidden": 2, "levels": 1, "flow_steps": 1, "permutation": "lu", "couplings": 1, "depth": 1}
+    files = []
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "a" + ending)
         for model in MODELS:
-            recipe = small | {"model": model}
-            flow = build(recipe)
+            options = {key: value for key, value in small.items() if key in MODELS[model].__dataclass_fields__}
+            flow = MODELS[model]((2, 2, 1), **options).build(0)
+            data = DataConfig(bins=4, dequantizer="variational" if model == "glow" else "uniform")
+            config = RunConfig(flow.config, data, TrainingConfig(steps=1))
             if ending == ".npz":
-                checkpoint.save(path, flow, recipe, facts={"step": 1})
-                parameters = {name: list(shape) for name, (_, shape) in flow.flat.where.items()}
-                about = {"format": 2, "recipe": recipe, "parameters": parameters, "arrays": {}}
-                made.append(b"F" + json.dumps(about).encode() + b"\n" + flow.flat.value.tobytes())
+                extra = {"dequantizer": config.build_dequantizer().flat.value}
+                checkpoint.save(path, flow, config.to_json(), extra, {"step": 1})
+                arrays, about = archive.read(path)
+                about["arrays"] = {name: archive.description(array)[:2] for name, array in arrays.items()}
+                numbers = b"".join(array.tobytes() for array in arrays.values())
+                files.append(b"F" + json.dumps(about).encode() + b"\n" + numbers)
             else:
-                export_safetensors(flow, path, recipe)
-            made.append(path.read_bytes())
-    return made
+                export_safetensors(path, flow, config.to_json())
+            files.append(path.read_bytes())
+    return files
 
 
 def array_files() -> list[bytes]:
     """.npy and .npz, stored and deflated, with labels and without."""
     images, labels = np.arange(12, dtype=np.uint8).reshape(3, 2, 2), np.arange(3)
-    made = []
+    files = []
     for write in (lambda file: np.save(file, images),
                   lambda file: np.save(file, np.asfortranarray(images)),
                   lambda file: np.savez(file, images=images, labels=labels),
                   lambda file: np.savez_compressed(file, a=images)):
         file = io.BytesIO()
         write(file)
-        made.append(file.getvalue())
-    return made
+        files.append(file.getvalue())
+    return files
 
 
 def idx_files() -> list[bytes]:
@@ -171,13 +180,13 @@ def picture_files() -> list[bytes]:
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
     exif = Image.Exif()
     exif[0x0112] = 6
-    made = []
+    files = []
     for kind, modes in (("PNG", ("L", "RGB", "P", "RGBA", "1")), ("JPEG", ("L", "RGB", "CMYK"))):
         for mode in modes:
             file = io.BytesIO()
             Image.fromarray(pixels).convert(mode).save(file, kind, exif=exif)
-            made.append(file.getvalue())
-    return made
+            files.append(file.getvalue())
+    return files
 
 
 def cifar_files() -> list[bytes]:
@@ -185,26 +194,26 @@ def cifar_files() -> list[bytes]:
     return [bytes([3]) + bytes(3072) + bytes([9]) + bytes(range(256)) * 12]
 
 
-# name: (a file's name, what reads it, files to begin with, what is put right before it is read)
+# name: (a file's name, its reader, files to begin with, a correction before reading)
 READERS = {
-    "checkpoint": ("model.npz", read_checkpoint, lambda: flow_files(".npz"), forged_checkpoint),
-    "weights": ("model.safetensors", read_weights, lambda: flow_files(".safetensors"), bytes),
-    "arrays": ("images.npz", read_images, array_files, right_zip),
+    "checkpoint": ("model.npz", read_run, lambda: run_files(".npz"), forge_checkpoint),
+    "weights": ("model.safetensors", read_run, lambda: run_files(".safetensors"), bytes),
+    "arrays": ("images.npz", read_images, array_files, correct_zip),
     "idx": ("train-images-idx3-ubyte", read_images, idx_files, bytes),
     "cifar": ("data_batch_1.bin", read_images, cifar_files, bytes),
-    "pictures": ("a.png", read_pictures, picture_files, right_png),
+    "pictures": ("a.png", read_pictures, picture_files, correct_png),
 }
 
 
 def peak() -> int:
-    """The most memory, in MB, that this process has held, or the one that started it, then."""
+    """The most memory, in MB, that this process or, at its start, its parent has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def main() -> None:
     """Fuzz one reader."""
-    name, limit, *kept = sys.argv[1:]
-    file_name, read, files, right = READERS[name]
+    name, limit, *folders = sys.argv[1:]
+    file_name, read, files, correct = READERS[name]
     folder = Path(tempfile.mkdtemp())
     start = folder / "start"
     start.mkdir()
@@ -219,7 +228,7 @@ def main() -> None:
     def one_input(content: bytes) -> None:
         nonlocal tried, accepted
         tried += 1
-        path.write_bytes(right(content))
+        path.write_bytes(correct(content))
         try:
             read(path)
             accepted += 1
@@ -233,7 +242,7 @@ def main() -> None:
 
     memory = f"-rss_limit_mb={before + MEMORY}"
     flags = [memory, "-timeout=20", "-max_len=20000", "-artifact_prefix=crash-"]
-    corpora = [limit] if not seconds else [*kept, str(start)]
+    corpora = [limit] if not seconds else [*folders, str(start)]
     atheris.Setup([sys.argv[0], *flags, *corpora], one_input)
     atheris.Fuzz()
 

@@ -1,9 +1,9 @@
-"""Kill training at random moments, and see what is left; the real command, real processes.
+"""Kill training at random moments and check the files; the real command, real processes.
 
-    python tests/kill_loop.py KILL 200      SIGKILL within a save: every file is whole, and nothing is
-                                            left of half-written ones after the next start
-    python tests/kill_loop.py INT 25        Ctrl-C: every run goes on, and ends with the same model
-    python tests/kill_loop.py TERM 25
+    python tests/tools/kill_loop.py KILL 200    SIGKILL within a save: every file is intact, and the next
+                                                start removes the unfinished ones
+    python tests/tools/kill_loop.py INT 25      Ctrl-C: every run resumes
+    python tests/tools/kill_loop.py TERM 25
 
 Prints a line for each kill and a summary; exits with 1 if anything was lost.
 """
@@ -19,32 +19,34 @@ from pathlib import Path
 from minglow.storage import checkpoint
 
 TRAIN = ["-m", "minglow", "train"]
-NEW = ["-K", "1", "-L", "1", "--hidden", "4", "--batch", "8", "--steps", "100000",
+NEW = ["-K", "1", "-L", "1", "--hidden", "4", "--batch-size", "8", "--steps", "100000",
        "--evaluate-every", "1", "--name", "run"]
 
 
 def start(folder: Path, resume: bool) -> subprocess.Popen:
-    """Training, from the start or from what is there."""
+    """A new run, or the same run resumed."""
     arguments = ["--resume", "runs/run"] if resume else NEW
     return subprocess.Popen([sys.executable, *TRAIN, *arguments], cwd=folder, stdout=subprocess.DEVNULL,
                             stderr=subprocess.PIPE, text=True)
 
 
-def steps_kept(run: Path) -> int:
-    """Steps of the last state; both files are read and verified."""
+def saved_steps(run: Path) -> int:
+    """Steps of the last state, once both files are read and verified."""
     checkpoint.read(run / "model.npz")
     return checkpoint.read(run / "last.npz").facts["step"]
 
 
 def wait_for_steps_after(steps: int, run: Path, process: subprocess.Popen) -> None:
-    """Wait until a later step has been kept, or the process has ended."""
-    while process.poll() is None and not ((run / "last.npz").exists() and steps_kept(run) > steps):
+    """Wait until a later step has been saved, or the process has ended."""
+    while process.poll() is None and not ((run / "last.npz").exists() and saved_steps(run) > steps):
         time.sleep(0.01)
 
 
 def wait_for_a_save(run: Path, process: subprocess.Popen) -> None:
-    """Wait until a file is being written, or the process has ended; without a pause, as writing takes
-    milliseconds."""
+    """Wait until a file is being written, or the process has ended.
+
+    There is no pause between the checks, since writing takes milliseconds.
+    """
     while process.poll() is None and not any(run.glob("*.tmp")):
         pass
 
@@ -66,7 +68,7 @@ def main() -> int:
             error = process.communicate()[1]
             expected = -9 if number == signal.SIGKILL else 128 + number
             try:
-                before, steps = steps, steps_kept(run)
+                before, steps = steps, saved_steps(run)
                 ok = steps > before and process.returncode == expected and not stale
             except checkpoint.CheckpointError as damage:
                 ok, error = False, str(damage)

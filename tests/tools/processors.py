@@ -1,4 +1,4 @@
-"""Run notebooks and numeric tests with the arithmetic of other processors: python tests/tools/processors.py
+"""Run notebooks and numeric tests with the arithmetic of other processors.
 
     python tests/tools/processors.py                 every check with every kernel and 1 and 2 threads
     python tests/tools/processors.py 08 numbers      only the checks whose paths contain these words
@@ -21,13 +21,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/[0-9]*.py"))
 TESTS = ROOT / "tests" / "contract", ROOT / "tests" / "numbers"
-# An OpenBLAS kernel, what begins the names of NumPy's instruction sets that its processors lack, Numba's name
+# OpenBLAS's kernel, how the names of the NumPy instruction sets begin that it does without, Numba's name
 KERNELS = (
     ("SkylakeX", ("AVX512_ICL", "AVX512_SPR"), "skylake-avx512"),
     ("Haswell", ("AVX512", "X86_V4"), "haswell"),
     ("Nehalem", ("AVX512", "X86_V4", "X86_V3", "AVX2", "FMA3"), "nehalem"),
 )
-KERNEL = "import numpy, threadpoolctl; print(*[i['architecture'] for i in threadpoolctl.threadpool_info()])"
+KERNEL = ("import numpy, threadpoolctl; "
+          "print(*[library['architecture'] for library in threadpoolctl.threadpool_info()])")
 SECONDS = 1800  # for one check
 
 
@@ -59,7 +60,8 @@ def run(path, variables):
     command = test if path.is_dir() else [sys.executable, path.name]
     environment = os.environ | {"MPLBACKEND": "Agg", "MINGLOW_SEEDS": "2"} | variables
     done = subprocess.run(command, cwd=ROOT if path.is_dir() else path.parent, env=environment,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                          timeout=SECONDS)
     return done.returncode, done.stdout
 
 

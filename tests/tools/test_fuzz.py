@@ -1,4 +1,4 @@
-"""Every fuzz target of fuzz.py, briefly: the readers, and that a target can fail."""
+"""Every reader of fuzz.py, briefly, and a reader that fails."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("atheris", reason="Atheris is not there: pip install 'minglow[fuzz]'")
+pytest.importorskip("atheris", reason="Atheris is not installed: pip install 'minglow[fuzz]'")
 
 FUZZ = Path(__file__).with_name("fuzz.py")
 READERS = "checkpoint", "weights", "arrays", "idx", "cifar", "pictures"

@@ -3,7 +3,7 @@
 
 (() => {
   const {byId, shown} = explore;
-  const {levels, images, labels, ...model} = window.minglowData.digits; // levels of gray, 0 .. 16
+  const {bins, images, labels, ...model} = window.minglowData.digits; // intensity levels 0 .. bins - 1
   const flow = new glow.Flow(model);
   const DIMS = 64, SAMPLES = 24, FRAMES = 9, COPIES = 8;
   const LEVELS = [[0, 32], [32, 64]]; // which latents left at which level: as minglow's latent_views
@@ -19,13 +19,13 @@
   const latents = x => flow.latents(asImages(x)).data;
   const logProb = x => flow.logProb(asImages(x));
 
-  /** Gray levels 0 .. 16 as real numbers in [-1/2, 1/2]: the middle of each level's cell. */
-  const real = image => Float64Array.from(image, value => (value + 0.5) / levels - 0.5);
+  /** Intensity levels 0 .. bins - 1 as real numbers in [-1/2, 1/2]: the middle of each bin. */
+  const real = image => Float64Array.from(image, value => (value + 0.5) / bins - 0.5);
 
   /** The gray level whose cell holds x, as a share of the darkest: minglow's quantize, drawn. */
-  const quantize = x => Math.max(0, Math.min(levels - 1, Math.floor((x + 0.5) * levels)));
+  const quantize = x => Math.max(0, Math.min(bins - 1, Math.floor((x + 0.5) * bins)));
   const drawn = x => Array.from({length: x.length / DIMS}, (_, i) =>
-    Array.from(x.subarray(DIMS * i, DIMS * (i + 1)), value => quantize(value) / (levels - 1)));
+    Array.from(x.subarray(DIMS * i, DIMS * (i + 1)), value => quantize(value) / (bins - 1)));
 
   const mixed = (a, b, share) => a.map((value, i) => value + share * (b[i] - value));
   const joined = arrays => Float64Array.from(arrays.flatMap(array => [...array]));

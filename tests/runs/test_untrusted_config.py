@@ -1,0 +1,151 @@
+"""The configuration in an untrusted file: every wrong entry gets one line and takes no memory."""
+
+import tracemalloc
+import types
+from functools import cache
+from typing import get_args
+
+import pytest
+
+import minglow as mg
+from minglow.cli import main as cli
+from minglow.models.config import MODELS
+from minglow.runs.config import DataConfig, RunConfig
+from minglow.runs.loading import load_run
+from minglow.storage import checkpoint
+from minglow.storage.checkpoint import CheckpointError
+from minglow.storage.config import options
+from minglow.training.config import TrainingConfig
+from minglow.validation import MAX_COUNT
+
+SMALL = {"glow": {"hidden": 4, "flow_steps": 1}, "official": {"hidden": 4, "flow_steps": 1},
+         "realnvp": {"hidden": 4}, "nice": {"hidden": 4}}
+CONFIGS = {**{name: MODELS[name] for name in SMALL}, "data": DataConfig, "training": TrainingConfig}
+MEGABYTES = 4  # more than reading a small file takes
+
+
+@cache
+def small_run(model="glow"):
+    """A model and the configuration of a run that could have trained it."""
+    flow = MODELS[model]((4, 4, 1), **SMALL[model]).build(0)
+    return flow, RunConfig(flow.config, DataConfig(bins=17), TrainingConfig(steps=1))
+
+
+def wrong_values(detail, hint):
+    """Values that a field must not have: of other types, and outside of its bounds."""
+    types_ = get_args(hint) or (hint,)
+    if detail.choices:
+        wrong = ["", "none of these", 3, True, [next(iter(detail.choices))], {}, 1.5]
+    elif bool in types_:
+        wrong = [0, 1, "true", 1.0, [True], {}]
+    elif str in types_:
+        wrong = [3, 1.5, True, ["a"], {}]
+    elif int in types_ and Ellipsis not in types_:
+        wrong = [detail.minimum - 1, detail.maximum + 1, 10**400, -(10**400), 1.5, "3", True, [3], {},
+                 float("nan"), float("inf")]
+    elif float in types_:
+        low = max(detail.minimum, detail.above)
+        wrong = [low - 0.1, detail.above, detail.below, 10**400, -(10**400), float("nan"), float("inf"), "1",
+                 True, [1.0], {}]
+        wrong = [value for value in wrong if value != float("-inf")]
+    else:  # a shape
+        wrong = [[], 4, "441", [4, 0, 1], [4, -4, 1], [4.0, 4, 1], [True, 4, 1], {}, [[4, 4, 1]], ["4"],
+                 [4, 4, MAX_COUNT + 1], [4, 4, 10**400], [1] * 10_000, [None]]
+    return wrong + [None] * (types.NoneType not in types_)
+
+
+def changes():
+    """Part and field -> changes of the part's entries, each with what the message has to say."""
+    found = {}
+    for part, config in CONFIGS.items():
+        for name, (detail, hint) in options(config).items():
+            found[part, name] = [({name: value}, f"expected {name} to be")
+                                 for value in wrong_values(detail, hint)]
+            found[part, name].append(({name: ...}, f"expected an entry '{name}' in the settings of"))
+        found[part, "unknown"] = [({"unknown": 1}, "expected no entry 'unknown' in the settings of")]
+    found["glow", "name"] = [({"name": name}, "expected a model among")
+                             for name in ("gan", "", 3, None, ["glow"], ...)]
+    return found
+
+
+CHANGES = changes()
+
+
+def changed(settings, change):
+    """Settings with entries replaced, or removed where the new value is `...`."""
+    return {key: value for key, value in (settings | change).items() if value is not ...}
+
+
+@pytest.mark.parametrize(("part", "name"), CHANGES)
+def test_a_wrong_entry_gets_one_line_and_takes_no_memory(part, name, tmp_path):
+    flow, config = small_run(part if part in SMALL else "glow")
+    path, entries = tmp_path / "a.npz", config.to_json()
+    entry = part if part in entries else "model"
+    for change, message in CHANGES[part, name]:
+        checkpoint.save(path, flow, entries | {entry: changed(entries[entry], change)})
+        for load in (mg.load, load_run) if entry == "model" else (load_run,):
+            tracemalloc.start()
+            with pytest.raises(CheckpointError, match=message) as error:
+                load(path)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            text = str(error.value)
+            assert text.startswith(f"{path}: its configuration cannot be used: ") and text.isprintable()
+            assert peak < MEGABYTES * 10**6
+
+
+@pytest.mark.parametrize("part", ["model", "data", "training"])
+@pytest.mark.parametrize("value", [..., None, 3, "glow", [], ["a"], [["a", 1]], {}])
+@pytest.mark.parametrize("arguments", [["info"], ["sample"], ["train", "--resume"]], ids=" ".join)
+def test_a_part_that_is_missing_or_no_dictionary_gets_one_line(part, value, arguments, tmp_path, monkeypatch,
+                                                               capsys):
+    monkeypatch.chdir(tmp_path)
+    flow, config = small_run()
+    checkpoint.save("a.npz", flow, changed(config.to_json(), {part: value}), facts={"best": float("inf")})
+    (tmp_path / "a.npz").rename("last.npz")
+    assert cli.main([*arguments, "last.npz"]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1 and "last.npz: " in shown.err and not shown.out
+    assert [path.name for path in tmp_path.iterdir()] == ["last.npz"]
+
+
+def test_an_unknown_part_is_refused(tmp_path):
+    flow, config = small_run()
+    checkpoint.save(tmp_path / "a.npz", flow, config.to_json() | {"other": {}})
+    with pytest.raises(CheckpointError, match=r"expected settings of model, data, training, got \['model', 'data', 'training', 'other'\]"):
+        load_run(tmp_path / "a.npz")
+
+
+def test_a_file_with_control_characters_sends_none_to_the_terminal(tmp_path, capsys):
+    flow = mg.Flow(mg.ActNorm(4), mg.StandardNormal((4,)))
+    checkpoint.save(tmp_path / "a.npz", flow)
+    manifest = checkpoint.archive.read(tmp_path / "a.npz")[1]
+    manifest["settings"] |= {"\x1b[31m": "\x1b[0m\n", "bijection": {"\x07": "\x1b"}}
+    checkpoint.archive.write(tmp_path / "a.npz", {"base.a": flow.flat.value}, manifest)
+    assert cli.main(["info", str(tmp_path / "a.npz")]) == 0
+    assert capsys.readouterr().out.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(("model", "shape"), [("realnvp", (3, 4, 1)), ("glow", (4,)), ("nice", (3, 2, 1))])
+def test_a_dequantizer_that_cannot_have_the_shape_is_refused(model, shape, tmp_path):
+    flow = MODELS[model](shape, **SMALL[model] | ({"levels": 1} if model != "nice" else {})).build(0)
+    config = RunConfig(flow.config, DataConfig(bins=17, dequantizer="variational"), TrainingConfig())
+    checkpoint.save(tmp_path / "a.npz", flow, config.to_json())
+    with pytest.raises(CheckpointError, match="cannot be used: expected images .* of even height and width"):
+        load_run(tmp_path / "a.npz")
+
+
+SIZES = {
+    "glow": [{"hidden": 1}, {"hidden": 40}, {"classes": 7}, {"levels": 1}, {"flow_steps": 9},
+             {"coupling": "additive"}, {"learned_prior": False, "permutation": "reverse"}],
+    "official": [{"hidden": 40}, {"classes": 7}, {"levels": 1, "coupling": "additive"}],
+    "realnvp": [{"hidden": 1}, {"hidden": 40}, {"levels": 1}, {"net": "plain"}],
+    "nice": [{"hidden": 1}, {"hidden": 40}, {"depth": 1}, {"depth": 9}, {"couplings": 9}],
+}
+
+
+@pytest.mark.parametrize(("model", "size"), [(model, size) for model in SIZES for size in SIZES[model]])
+def test_the_lower_bound_of_the_number_of_parameters_is_not_far_below(model, size):
+    config = MODELS[model]((8, 8, 3), **SMALL[model] | size)
+    count = config.build(0).flat.value.size
+    assert config.min_parameters() <= count < 40 * config.min_parameters()
