@@ -4,8 +4,6 @@ Both chains compute the same function and the same gradients; they differ in wha
 forward and backward. Each layer checks its own input; a chain checks x where it uses its length.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A density: a bijection to latents, and a base distribution over them."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Inference: latents by level, interpolation, attributes, anomaly scores."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterable
 from math import prod

@@ -1,7 +1,5 @@
 """All parameters as one vector and all gradients as another, for optimizers, averages and files."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minglow.bijection import Module

@@ -1,7 +1,5 @@
 """Figures of images, matrices, maps of the plane and training, as matplotlib objects."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@
 the value that it was given.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

@@ -10,8 +10,6 @@ work is asynchronous; reading a value blocks until it is ready. Therefore
 CuPy is imported on first use.
 """
 
-from __future__ import annotations
-
 from typing import Any, TypeVar
 
 import numpy as np

@@ -5,8 +5,6 @@ blocks to the system, which clears every page again on its next use. This takes 
 step's time. Other C libraries keep their settings.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 

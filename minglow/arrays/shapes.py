@@ -1,7 +1,5 @@
 """Reshapes and checks that layers share. Each reshape returns a view where NumPy can."""
 
-from __future__ import annotations
-
 from math import prod
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Modules whose parameters are one vector: flows, auto-encoders, dequantizers."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from math import prod
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """What every base distribution promises."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minglow import validation

@@ -1,7 +1,5 @@
 """Base distributions without parameters."""
 
-from __future__ import annotations
-
 from math import log, pi, prod
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A learned, possibly class-conditional base distribution for the latents of the top level."""
 
-from __future__ import annotations
-
 from math import log, pi, prod
 
 import numpy as np

@@ -1,7 +1,5 @@
 """minglow check: run the property tests on a user's own layer."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """The commands that use a trained model."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import replace
 from pathlib import Path

@@ -3,8 +3,6 @@
 Whatever goes wrong is a single line on stderr and a non-zero exit status.
 """
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import os

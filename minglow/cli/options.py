@@ -1,7 +1,5 @@
 """Options of the command line, made from the fields of configurations."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -42,7 +40,8 @@ def add_config(parser: argparse.ArgumentParser, *configs: type[Config], defaults
         details: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         if hint is not bool:
             choices = list(dict.fromkeys(key for c in having for key in options(c)[name][0].choices))
-            details = {"choices": choices or None, "type": parse(name, replace(detail, choices=choices), hint),
+            details = {"choices": choices or None,
+                       "type": parse(name, replace(detail, choices=choices), hint),
                        "metavar": None if choices else name.upper()}
         parser.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=text.replace("%", "%%"),
                             **details)

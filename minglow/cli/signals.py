@@ -1,7 +1,5 @@
 """Ctrl-C, SIGTERM and SIGHUP: the first lets the current step finish, the second ends the process."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Output on a terminal or into a pipe that its reader may close."""
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The command `minglow train`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Data augmentation: small random shifts and mirror images."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minglow import validation

@@ -1,7 +1,5 @@
 """Bounded reading of untrusted files: memory follows the bytes that are there, not the header."""
 
-from __future__ import annotations
-
 import gzip
 import zipfile
 from collections.abc import Callable, Iterator

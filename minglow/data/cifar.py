@@ -3,8 +3,6 @@
 Its "python" version consists of pickles. They can run any code when they are opened and are not read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """IDX files, the format of MNIST, Fashion-MNIST and EMNIST, gzipped or not."""
 
-from __future__ import annotations
-
 import gzip
 import struct
 from math import prod

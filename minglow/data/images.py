@@ -1,7 +1,5 @@
 """Integer images, split into those to train on and those held out."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """NumPy's own files, .npy and .npz."""
 
-from __future__ import annotations
-
 import zipfile
 from functools import partial
 from pathlib import Path

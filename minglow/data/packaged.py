@@ -3,8 +3,6 @@
 Only the files of these packages are read. The packages are not imported, which would take seconds.
 """
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
 

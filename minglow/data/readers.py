@@ -1,7 +1,5 @@
 """All data sets by name or path: the table of formats, and the choice of the reader."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple

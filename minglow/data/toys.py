@@ -1,7 +1,5 @@
 """Toy densities in the plane, (n, 2) float32, for flows that can be plotted."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

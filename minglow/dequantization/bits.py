@@ -1,7 +1,5 @@
 """Integer images to real numbers and back, and nats to bits per dimension."""
 
-from __future__ import annotations
-
 from math import log, log2
 from typing import TypeVar
 

@@ -5,8 +5,6 @@ Jensen's inequality E_q [log p(x) - log q(u | image)] - D log(bins) is a lower b
 log-probability (Ho et al. 2019, section 3.1), tight where q is the posterior of u.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from math import log
 from typing import Any

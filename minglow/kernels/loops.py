@@ -4,8 +4,6 @@ They have the names, arguments and results of reference.py, whose docstrings hol
 are accumulated in double precision.
 """
 
-from __future__ import annotations
-
 from math import sqrt
 
 import numpy as np

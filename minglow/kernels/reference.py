@@ -6,8 +6,6 @@ run on CuPy's arrays.
 Shapes: an image is (B, h, w, C); N is B * h * w, a row for each pixel; P is h * w.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

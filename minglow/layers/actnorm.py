@@ -1,7 +1,5 @@
 """Activation normalization: a shift and a scale for each channel."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Checkerboard masks: every second pixel is an identity pixel, and its neighbors change."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from typing import Any
 

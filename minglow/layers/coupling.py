@@ -1,7 +1,5 @@
 """Coupling layers: a net reads some of the channels and determines how the others change."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Invertible 1x1 convolution: a learned mixing of channels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import prod
 from typing import Any

@@ -1,7 +1,5 @@
 """Invertible 1x1 convolution whose matrix is a product of LU factors."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The multi-scale architecture: some latents are factored out early."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from math import prod
 from typing import Any

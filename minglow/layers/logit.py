@@ -1,7 +1,5 @@
 """Logit: from the data's bounded range to the real line."""
 
-from __future__ import annotations
-
 from math import log
 from typing import Any
 

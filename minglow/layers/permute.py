@@ -1,7 +1,5 @@
 """Fixed permutations of the channels: how NICE, RealNVP and Glow's ablation mix them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -3,8 +3,6 @@
 Each maps s, of any shape, to (log scale, dlog scale/ds), both of the shape of s.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -1,7 +1,5 @@
 """Diagonal scaling: the one layer of NICE that changes volume."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

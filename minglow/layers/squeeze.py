@@ -1,7 +1,5 @@
 """Squeeze: trade resolution for channels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -9,8 +9,6 @@ Beside a flow, on the same dequantized data, they show what each can say about l
 All three have latents, from_latents, flat and dtype; minglow.inference.interpolate needs no more.
 """
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from math import prod
 

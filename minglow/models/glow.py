@@ -1,7 +1,5 @@
 """Glow: flow steps of actnorm, permutation and coupling, over several levels."""
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from math import prod

@@ -1,7 +1,5 @@
 """NICE: additive couplings of whole vectors, and a scaling."""
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
 from math import prod
 from typing import Any

@@ -1,7 +1,5 @@
 """Glow as its official code computes it (openai/glow)."""
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any

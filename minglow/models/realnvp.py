@@ -1,7 +1,5 @@
 """RealNVP: affine couplings under checkerboard and channel masks, over several levels."""
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
 from math import prod
 from typing import Any

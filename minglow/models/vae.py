@@ -1,7 +1,5 @@
 """A variational auto-encoder, with a likelihood that is comparable with a flow's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from math import log, pi
 

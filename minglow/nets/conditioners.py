@@ -10,8 +10,6 @@ a coupling begins as the same map for all inputs (Kingma & Dhariwal 2018, sectio
     ((5, 4, 4, 2), np.False_)
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minglow.bijection import Net

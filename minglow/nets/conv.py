@@ -1,7 +1,5 @@
 """Convolutions as matrix products."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

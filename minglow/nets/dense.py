@@ -1,7 +1,5 @@
 """Dense layers, which on images are 1x1 convolutions."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

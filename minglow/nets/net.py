@@ -1,7 +1,5 @@
 """Compositions of nets, and the elementwise nets between matrix products."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

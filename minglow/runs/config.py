@@ -65,7 +65,8 @@ class RunConfig(NamedTuple):
     def from_json(cls, values: dict[str, Any]) -> RunConfig:
         """The settings that `to_json` gave, all validated. Raises ValueError."""
         if values.keys() != {*cls._fields}:
-            raise ValueError(f"expected settings of {', '.join(cls._fields)}, got {shortened([*values])}")
+            raise ValueError(f"expected settings of {', '.join(cls._fields)}, "
+                             f"got {shortened([*values])}")
         return cls(model_from_json(values),
                    DataConfig.from_json(values.get("data"), "the settings of the data"),
                    TrainingConfig.from_json(values.get("training"), "the settings of training"))

@@ -1,7 +1,5 @@
 """A run's folder: its name, its lock and its checkpoints."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Saving flows, and loading what was saved: flows, dequantizers and the settings of their run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import prod

@@ -1,7 +1,5 @@
 """The pictures of a run: samples, temperatures, interpolations, training curves."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -5,8 +5,6 @@ with the file's own before memory is allocated; compressed, repeated and pickled
 the manifest has the SHA-256 of every array.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

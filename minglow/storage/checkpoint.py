@@ -5,8 +5,6 @@ A checkpoint is an archive (archive.py) of every parameter and constant under it
 format and of minglow, the configuration, the settings of each module, and whatever facts were given.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as shortened

@@ -1,7 +1,5 @@
 """Typed settings: one field is an argument, an option of the command line, and an entry in a file."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields

@@ -5,8 +5,6 @@ metadata have one entry, "minglow", in JSON: the format's version, minglow's, th
 settings of each module. https://huggingface.co/docs/safetensors describes the format.
 """
 
-from __future__ import annotations
-
 import json
 from importlib import import_module
 from pathlib import Path

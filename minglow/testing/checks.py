@@ -5,8 +5,6 @@ it accepts, and a seed. Without x it uses the layers and batches of examples.py.
 never changed.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minglow import kernels

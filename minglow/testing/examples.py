@@ -1,7 +1,5 @@
 """Layers and batches to check: perturbed parameters, and shapes whose axes differ."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from typing import Any, TypeVar

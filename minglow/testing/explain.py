@@ -1,7 +1,5 @@
 """Likely causes of wrong numbers, for error messages."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minglow.arrays.shapes import pixels

@@ -1,7 +1,5 @@
 """Compares backward with finite differences, for the input and for every parameter."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any

@@ -1,7 +1,5 @@
 """All checks of a layer: in one call, as a list, or as parametrized tests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any

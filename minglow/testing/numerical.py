@@ -1,7 +1,5 @@
 """Derivatives by finite differences, which analytic derivatives are compared with."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Purity of a layer: it modifies no argument, keeps no state and mixes no samples."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

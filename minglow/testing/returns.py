@@ -1,7 +1,5 @@
 """The return values of forward, inverse and backward; every other check relies on them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

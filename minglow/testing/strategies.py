@@ -1,7 +1,5 @@
 """Hypothesis strategies for shapes, batches, matrices and flows."""
 
-from __future__ import annotations
-
 from math import prod
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What is wrong with a flow, or soon will be: the first NaN, and how invertible it is."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -5,8 +5,6 @@ the batch's gradient, and the same step follows in all of them. mpi4py is import
 has started more than one process.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Bits per dimension of images that a flow was not trained on."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minglow import validation

@@ -1,7 +1,5 @@
 """The training loop, to be read from top to bottom."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Adam, Adamax, gradient clipping, the learning rate's schedule, and the average of parameters."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minglow import kernels

@@ -1,7 +1,5 @@
 """The state of training: everything that a step changes, so that training resumes from any step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -114,7 +112,7 @@ class TrainingState:
         names, value = self.flow.flat.where.keys(), saved.arrays.get("flow.value")
         if value is not None and names <= saved.module.keys() and not np.array_equal(
                 value, np.concatenate([saved.module[name].ravel() for name in names])):
-            raise CheckpointError(f"{saved.path}: expected flow.value to hold the flow's parameters in its "
+            raise CheckpointError(f"{saved.path}: expected flow.value to hold the flow's parameters in "
                                   "order, got others")
         restore(saved, self.flow)
         self.step, self.best, self.rng, self.remaining = step, best, rng, remaining

@@ -81,8 +81,8 @@ if kind == "variational":
 steps, values = 100 if kind == "uniform" else 20, []
 def record(progress):
     values.append(np.r_[progress[1:3], progress[3] or 0.0, flow.flat.value])
-train(flow, images, steps=steps, batch_size=16, evaluate_every=10, processes=processes, micro_batches=parts,
-      flip=True, shift=1, dequantizer=dequantizer, learning_rate=1e-3,
+train(flow, images, steps=steps, batch_size=16, evaluate_every=10, processes=processes,
+      micro_batches=parts, flip=True, shift=1, dequantizer=dequantizer, learning_rate=1e-3,
       classification_weight=0.1 if kind == "classes" else 0.0, on_step=record)
 if not processes.rank:
     np.save(out, np.array(values))
@@ -126,7 +126,8 @@ def test_micro_batches_take_the_same_step_as_the_complete_batch():
     values = []
     for parts in (1, 2, 8):
         flow = mg.glow((8, 8, 1), levels=2, flow_steps=2, hidden=8, dtype=np.float64, rng=0)
-        train(flow, images, steps=10, batch_size=16, evaluate_every=20, micro_batches=parts, learning_rate=1e-3)
+        train(flow, images, steps=10, batch_size=16, evaluate_every=20, micro_batches=parts,
+              learning_rate=1e-3)
         values.append(flow.flat.value.copy())
     for value in values[1:]:
         np.testing.assert_allclose(value, values[0], rtol=0, atol=1e-13)
@@ -169,9 +170,11 @@ def test_a_run_resumes_with_another_number_of_processes(tmp_path, before, after)
     halved(at_ten, tmp_path, before, train_it)
     status, _, err = finished(after, "-m", "minglow", "train", "--resume", "runs/cut", cwd=tmp_path)
     assert status == 0, err
-    complete, cut = (checkpoint.read(tmp_path / "runs" / name / "last.npz") for name in ("complete", "cut"))
+    complete, cut = (checkpoint.read(tmp_path / "runs" / name / "last.npz")
+                     for name in ("complete", "cut"))
     assert complete.facts["rng"] == cut.facts["rng"] and cut.facts["step"] == 20
-    np.testing.assert_allclose(cut.arrays["flow.value"], complete.arrays["flow.value"], rtol=0, atol=1e-11)
+    np.testing.assert_allclose(cut.arrays["flow.value"], complete.arrays["flow.value"], rtol=0,
+                               atol=1e-11)
 
 
 STOPPED = """
@@ -204,7 +207,7 @@ def halved(last, folder, count, train_it):
 @mpi
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--data", "nowhere.npz"], "nowhere.npz"),
-    (["--batch-size", "3"], "expected a batch_size that divides evenly among 2 processes with 1 micro-batches"),
+    (["--batch-size", "3"], "batch_size that divides evenly among 2 processes with 1 micro-batches"),
     (["--resume", "nowhere"], "cannot be combined with --resume"),
     (["--steps", "none"], "expected steps to be a whole number of at least 1"),
     (["--net", "plain"], "expected --net to be one of conv, mlp, paper, residual, got 'plain'"),

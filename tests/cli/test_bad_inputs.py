@@ -87,11 +87,13 @@ COMMANDS = [
     ["train", "--threads", "5000"], ["train", "--resume", "RUN"],
     ["train", "--steps", "2500", "--resume", "a"], ["train", "--model", "nice", "--permutation", "1x1"],
     ["train", "--model", "nice", "-L", "5"], ["train", "--model", "realnvp", "-K", "7"],
-    ["train", "--micro-batches", "3"], ["train", "--name", "a", "--resume", "RUN"], ["train", "--runs", ""],
+    ["train", "--micro-batches", "3"], ["train", "--name", "a", "--resume", "RUN"],
+    ["train", "--runs", ""],
     # more than any memory holds: refused before it is taken
     ["train", "-L", "9999999999"], ["train", "-L", "20000"], ["train", "-K", "99999999999"],
     ["train", "--model", "nice", "--couplings", "99999999999"],
-    ["train", "--model", "nice", "--depth", "99999999999"], ["train", "--classes", "99999999999999"], ["train", "--hidden", "30000000"],
+    ["train", "--model", "nice", "--depth", "99999999999"], ["train", "--classes", "99999999999999"],
+    ["train", "--hidden", "30000000"],
     ["train", "--batch-size", "100000000000"],
 ]
 
@@ -233,7 +235,8 @@ for kind in mg.AffineCoupling, mg.AdditiveCoupling:
         lambda value, kind=kind: kind(mlp(1, 4, 2), identity_channels=value),
         [value for value in NOT_A_COUNT if value is not None])
 add("Chain", lambda value: mg.Chain(*value), ([[mg.ActNorm(2)]], [None], ["a"], [mg.ActNorm]))
-add("ReversibleChain, stored", lambda value: mg.ReversibleChain(mg.ActNorm(2), stored=value), (-1, 1.5, "1"))
+add("ReversibleChain, stored", lambda value: mg.ReversibleChain(mg.ActNorm(2), stored=value),
+    (-1, 1.5, "1"))
 for kind in mg.StandardNormal, mg.StandardLogistic:
     add(kind.__name__, kind, (2, "2", None, (0,), (-1,), (1.5,), ("a",)))
 add("Permutation", mg.Permutation, ([0, 0], [1, 2], [[0, 1]], 2, "01", None, [0.0, 1.5]))
@@ -241,8 +244,9 @@ add("Flatten", mg.Flatten, (2, "2", None, (0,), (-1,), (1.5,)))
 for name, (make, shapes) in BIJECTIONS.items():
     layer = make(shapes[-1], np.random.default_rng(0), np.float32)
     for direction in layer.forward, layer.inverse:
-        add(f"{name}.{direction.__name__}", direction, [*NOT_ARRAYS[:4], x(4), np.zeros((2, *shapes[-1]), np.uint8),
-                                            np.zeros((0, *shapes[-1]), np.float32), np.array(["a"])])
+        add(f"{name}.{direction.__name__}", direction, [
+            *NOT_ARRAYS[:4], x(4), np.zeros((2, *shapes[-1]), np.uint8),
+            np.zeros((0, *shapes[-1]), np.float32), np.array(["a"])])
 add("dequantize", lambda value: mg.dequantize(value, 17), [
     *NOT_ARRAYS, x(), x() + NAN, np.full((2, 2), 17), np.full((2, 2), -1), np.array(["a"])])
 add("dequantize, bins", lambda value: mg.dequantize(np.zeros((2, 2), int), value), NOT_A_COUNT)
@@ -251,13 +255,15 @@ add("bits_per_dim, dims", lambda value: mg.bits_per_dim(-1.0, value, 256), NOT_A
 add("bits_per_dim, bins", lambda value: mg.bits_per_dim(-1.0, 4, value), NOT_A_COUNT)
 add("bits_per_dim", lambda value: mg.bits_per_dim(value, 4, 256), ("a", None, NAN))
 add("train, images", lambda value: train(flow(), value, steps=1), [
-    *NOT_ARRAYS, some_images().train, some_images(train=x()), some_images(train=x(0, 4, 4, 1)), some_images(bins=8.5),
-    some_images(train=np.full((4, 4, 4, 1), 99, np.uint8)), some_images(train=np.zeros((4, 6, 4, 1), np.uint8)),
+    *NOT_ARRAYS, some_images().train, some_images(train=x()), some_images(train=x(0, 4, 4, 1)),
+    some_images(bins=8.5), some_images(train=np.full((4, 4, 4, 1), 99, np.uint8)),
+    some_images(train=np.zeros((4, 6, 4, 1), np.uint8)),
     some_images(held_out=np.zeros((0, 4, 4, 1), np.uint8)), some_images(bins=None)])
 add("train, flow", lambda value: train(value, some_images(), steps=1), NOT_ARRAYS)
 for option in "steps", "batch_size", "evaluate_every", "micro_batches":
     add(f"train, {option}",
-        lambda value, option=option: train(flow(), some_images(), **{"steps": 1, option: value}), NOT_A_COUNT)
+        lambda value, option=option: train(flow(), some_images(), **{"steps": 1, option: value}),
+        NOT_A_COUNT)
 for option in ("learning_rate", "max_grad_norm", "ema_decay", "shift", "warmup_steps", "seed",
                "classification_weight"):
     optional = type(None) in get_args(options(TrainingConfig)[option][1])
@@ -268,7 +274,8 @@ add("train, optimizer", lambda value: train(flow(), some_images(), steps=1, opti
     ("sgd", 3, None, "Adam"))
 add("evaluate", lambda value: evaluate(flow(), value, 17), [
     *NOT_ARRAYS, x(), x(0, 4, 4, 1), np.full((4, 4, 4, 1), 99), np.zeros((2, 4, 4, 3), np.uint8)])
-add("evaluate, samples", lambda value: evaluate(flow(), some_images().train, 17, samples=value), NOT_A_COUNT)
+add("evaluate, samples", lambda value: evaluate(flow(), some_images().train, 17, samples=value),
+    NOT_A_COUNT)
 add("log_bound", lambda value: log_bound(flow(), value, UniformDequantizer(17), 0), [
     *NOT_ARRAYS, x(), np.full((4, 4, 4, 1), 99)])
 add("VariationalDequantizer", lambda value: VariationalDequantizer(value, 17), NOT_A_SHAPE)

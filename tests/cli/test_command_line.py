@@ -92,7 +92,7 @@ def test_interpolate_and_info(run, capsys):
     facts = facts_of(capsys)
     assert facts["levels"] == "1" and facts["hidden"] == "4" and facts["data"] == "digits"
     assert int(facts["parameters"]) == minglow.load(run).flat.value.size
-    assert facts["coupling"] == "affine" and not {"depth", "base"} & facts.keys()  # other models' options
+    assert facts["coupling"] == "affine" and not {"depth", "base"} & facts.keys()  # of other models
     assert facts["batch_size"] == "16" and facts["learning_rate"] == "0.01" and facts["seed"] == "3"
     assert main(["train", "--model", "nice", "--hidden", "4", "--steps", "1", "--name", "nice",
                  "--runs", str(run.parent)]) == 0
@@ -232,9 +232,9 @@ BAD = {
                             "expected --net to be one of conv, mlp, paper, residual, got 'plain'"),
     "unknown command": (["fly"], "invalid choice: 'fly'"),
     "steps": (["train", "--steps", "0"], "expected steps to be a whole number of at least 1, got 0"),
-    "depth": (["train", "-K", "two"], "expected flow_steps to be a whole number of at least 1, got 'two'"),
+    "depth": (["train", "-K", "two"], "flow_steps to be a whole number of at least 1, got 'two'"),
     "levels": (["train", "-L", "4"], "divisible by 2^levels = 16, got shape (8, 8, 1)"),
-    "rate": (["train", "--learning-rate", "-1"], "expected learning_rate to be a number above 0, got -1"),
+    "rate": (["train", "--learning-rate", "-1"], "learning_rate to be a number above 0, got -1"),
     "nan": (["train", "--learning-rate", "nan"], "learning_rate to be a number above 0, got nan"),
     "no rate": (["train", "--learning-rate", "0"], "learning_rate to be a number above 0, got 0"),
     "divergence": (["train", "--learning-rate", "1e9", "-K", "2"], "diverged"),
@@ -258,7 +258,7 @@ BAD = {
     "hot": (["sample", "RUN", "--temperature", "1e38"], "samples at temperature 1e+38 are NaN"),
     "too many": (["interpolate", "RUN", "--pairs", "100000"], "at most 10000 images at once"),
     "a folder": (["train", "--data", "empty"], "empty: expected one of the formats .npz (uint8), .npy"),
-    "text as data": (["train", "--data", "text"], "text: expected one of the formats .npz (uint8), .npy"),
+    "text as data": (["train", "--data", "text"], "text: expected one of the formats .npz (uint8)"),
     "mixed sizes": (
         ["train", "--data", "mixed"], "b.png: expected the 4 x 4 pixels of a.png, got 4 x 6"),
     "cut": (["train", "--data", "cut.npy"], "cut.npy: expected 48 bytes of data by its header"),
@@ -358,7 +358,7 @@ def test_training_lowers_held_out_bits_and_leaves_the_average():
     assert [progress.step for progress in seen] == list(range(1, 121))
     held_out = [p.held_out_bits for p in seen if p.held_out_bits is not None]
     assert len(held_out) == 3 and held_out[-1] < held_out[0] - 0.3 and held_out[-1] < np.log2(17)
-    assert evaluate(flow, images.held_out, 17) == held_out[-1]  # the last evaluation is of what training leaves
+    assert evaluate(flow, images.held_out, 17) == held_out[-1]  # of the averages
 
 
 def one_step(**options):
@@ -399,24 +399,29 @@ def test_training_refuses_wrong_arguments(options, message):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--model", "nice", "-L", "5"], "--levels is an option of --model glow or official or realnvp, not of nice"),
-    (["--model", "realnvp", "-K", "7"], "--flow-steps is an option of --model glow or official, not of realnvp"),
-    (["--model", "nice", "--reversible"], "--reversible is an option of --model glow or official or realnvp"),
-    (["--model", "official", "--no-learned-prior"], "--learned-prior is an option of --model glow, not of off"),
+    (["--model", "nice", "-L", "5"],
+     "--levels is an option of --model glow or official or realnvp, not of nice"),
+    (["--model", "realnvp", "-K", "7"],
+     "--flow-steps is an option of --model glow or official, not of realnvp"),
+    (["--model", "nice", "--reversible"],
+     "--reversible is an option of --model glow or official or realnvp, not of nice"),
+    (["--model", "official", "--no-learned-prior"],
+     "--learned-prior is an option of --model glow, not of official"),
     (["--depth", "2"], "--depth is an option of --model nice, not of glow")])
-def test_an_option_that_the_model_does_not_have_is_refused(arguments, message, tmp_path, monkeypatch, capsys):
+def test_an_option_of_another_model_is_refused(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", *arguments]) == 1
     shown = capsys.readouterr()
     assert shown.err.startswith(f"minglow train: error: {message}") and shown.err.count("\n") == 1
     assert not shown.out and not list(tmp_path.iterdir())
-    assert set(MODELS) == {"glow", "official", "realnvp", "nice"}  # the messages above name those that have it
+    assert set(MODELS) == {"glow", "official", "realnvp", "nice"}  # as the messages say
 
 
 def test_gradients_are_not_clipped_without_a_largest_norm():
     norm = one_step()[0].grad_norm
     unlimited, limited, clipped = (
-        one_step(max_grad_norm=limit, learning_rate=1e-3)[1].flat.value for limit in (None, 2 * norm, 1e-12))
+        one_step(max_grad_norm=limit, learning_rate=1e-3)[1].flat.value
+        for limit in (None, 2 * norm, 1e-12))
     np.testing.assert_array_equal(unlimited, limited)
     assert np.any(unlimited != clipped)
 

@@ -155,15 +155,21 @@ def test_a_small_model_uses_one_thread_in_every_method(name, method):
     assert counts == {1}
 
 
-@pytest.mark.parametrize(("name", "method"), CASES)
-def test_a_model_at_the_limit_uses_all_threads_in_every_method(name, method, monkeypatch):
-    """The limit is the number of multiplications for X, from which several threads are used."""
+@pytest.mark.parametrize("name", MODELS)
+def test_all_methods_use_the_same_number_of_threads(name, monkeypatch):
+    """For every limit between small and large models, and on either side of it."""
     build, methods = MODELS[name]
-    counts = Counts()
-    model = build(counts)
-    monkeypatch.setattr(threads, "SMALL", X.size * model.largest)
-    methods[method](model)
-    assert counts == {2}
+    used = set()
+    for limit in 2 ** np.arange(24):
+        monkeypatch.setattr(threads, "SMALL", limit)
+        counts = {}
+        for method, call in methods.items():
+            counts[method] = Counts()
+            call(build(counts[method]))
+        first = next(iter(counts.values()))
+        assert len(first) == 1 and all(other == first for other in counts.values()), (limit, counts)
+        used |= first
+    assert used == {1, 2}
 
 
 def test_every_public_method_is_in_the_lists():

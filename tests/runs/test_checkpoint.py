@@ -69,7 +69,8 @@ def test_arrays_are_found_by_name_in_any_order(tmp_path):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"hidden": 5}, r"expected bijection\..*weight as float32 \(5, 3, 3, 2\), got float32 \(4, 3, 3, 2\)"),
+    ({"hidden": 5},
+     r"expected bijection\..*weight as float32 \(5, 3, 3, 2\), got float32 \(4, 3, 3, 2\)"),
     ({"flow_steps": 1}, r"expected no other array, got bijection\..*"),
     ({"flow_steps": 3}, r"expected bijection\..*, got none"),
     ({"dtype": np.float64}, r"expected bijection\..*shift as float64 \(4,\), got float32"),
@@ -123,7 +124,7 @@ def test_other_files_are_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as file:
         for name, content in members.items():
             file.writestr(name, changed if name == "manifest.npy" else content)
-    with pytest.raises(CheckpointError, match="expected checkpoint format 3, got 9: another version of minglow"):
+    with pytest.raises(CheckpointError, match="expected checkpoint format 3, got 9: another version"):
         checkpoint.read(path)
     with zipfile.ZipFile(path, "w") as file:
         for name, content in members.items():

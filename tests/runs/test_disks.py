@@ -1,4 +1,4 @@
-"""Full disks, files in the place of folders, and writes that fail at any point: nothing saved is lost."""
+"""Full disks, files in the place of folders, and writes that fail: nothing saved is lost."""
 
 import errno
 import os
@@ -56,7 +56,7 @@ def test_a_file_that_cannot_be_opened_or_a_folder_that_cannot_be_synced(tmp_path
     monkeypatch.setattr(archive, "sync_folder", full)
     with pytest.raises(OSError, match="No space left"):
         archive.write(tmp_path / "model.npz", {"a": np.arange(3)}, {})
-    assert archive.read(tmp_path / "model.npz")[0]["a"].tolist() == [0, 1, 2]  # the file had been renamed before
+    assert archive.read(tmp_path / "model.npz")[0]["a"].tolist() == [0, 1, 2]  # it was renamed before
 
 
 @pytest.mark.parametrize("name", ["fsync", "replace"])
@@ -83,7 +83,8 @@ def test_a_run_whose_disk_fills_up_can_be_resumed(number, name, tmp_path, monkey
         assert cli.main(["train", "--resume", "runs/cut"]) == 0
     else:  # nothing had been saved: the name can be used again
         assert cli.main([*TRAIN, "--name", "cut"]) == 0
-    complete, cut = (checkpoint.read(tmp_path / "runs" / run / "last.npz") for run in ("complete", "cut"))
+    complete, cut = (checkpoint.read(tmp_path / "runs" / name / "last.npz")
+                     for name in ("complete", "cut"))
     assert_same_module(complete, cut)
 
 

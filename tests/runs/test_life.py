@@ -31,8 +31,8 @@ def new_flow(seed=0):
 
 
 def learn(flow, on_evaluation, **options):
-    train(flow, images(), steps=STEPS, batch_size=4, learning_rate=0.01, warmup_steps=1, ema_decay=0.9, shift=1.0,
-          on_evaluation=on_evaluation, evaluate_every=STEPS, **options)
+    train(flow, images(), steps=STEPS, batch_size=4, learning_rate=0.01, warmup_steps=1,
+          ema_decay=0.9, shift=1.0, on_evaluation=on_evaluation, evaluate_every=STEPS, **options)
 
 
 @cache
@@ -68,7 +68,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(steps=st.integers(1, STEPS), fault=st.sampled_from([None, None, *CALLS_OF_A_WRITE]))
     def train_on(self, steps, fault):
-        """From the file, or from the initialization; interrupted after some steps; the write may fail."""
+        """From the file or the initialization; interrupted after some steps; the write may fail."""
         self.fault = fault
         last, flow = checkpoint.read(self.path) if self.step else None, new_flow(seed=int(self.step > 0))
         if last:

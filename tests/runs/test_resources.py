@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_info
 import minglow as mg
 from minglow.arrays import threads
 from minglow.cli.main import main
-from minglow.training.optimizers import Adam
 from minglow.testing import perturbed
+from minglow.training.optimizers import Adam
 
 X = np.random.default_rng(0).uniform(-0.5, 0.5, (64, 8, 8, 1)).astype(np.float32)
 
@@ -89,7 +89,8 @@ def test_a_number_of_threads_is_a_whole_one(n):
 
 
 def test_the_command_line_sets_threads(tmp_path):
-    arguments = ["train", "--threads", "1", "--steps", "1", "-K", "1", "--hidden", "2", "--batch-size", "2"]
+    arguments = ["train", "--threads", "1", "--steps", "1", "-K", "1", "--hidden", "2",
+                 "--batch-size", "2"]
     with mg.threads(2):
         assert main([*arguments, "--runs", str(tmp_path)]) == 0
         assert blas_threads() == {1}
@@ -148,7 +149,8 @@ def test_temporary_memory_of_building_a_flow_is_freed():
 
 
 def deep(steps, **options):
-    return perturbed(mg.glow((8, 8, 1), levels=2, flow_steps=steps, hidden=16, rng=0, **options), 0, 0.02)
+    flow = mg.glow((8, 8, 1), levels=2, flow_steps=steps, hidden=16, rng=0, **options)
+    return perturbed(flow, 0, 0.02)
 
 
 def peak(call):
@@ -197,7 +199,7 @@ def test_a_step_inverts_each_weight_once(reversible, permutation, monkeypatch):
         counts.update(inv=0, slogdet=0)
         flow.nll_backward(X)
         direct = permutation is mg.InvConv1x1
-        recomputed = 2 * (3 - 2) if reversible else 0  # in both levels, the layers whose caches are not stored
+        recomputed = 2 * (3 - 2) if reversible else 0  # layers of both levels without caches
         assert counts == {"inv": 6 if direct else recomputed, "slogdet": 6 if direct else 0}
         optimizer.step(1e-2)
 

@@ -23,8 +23,8 @@ def needs_safetensors(request):
 
 
 def in_flow(*layers):
-    """A flow of these layers on vectors of four numbers; its parameters are not those at first."""
-    return perturbed(mg.Flow(mg.Chain(*layers), mg.StandardNormal((4,))), 0, 0.05)
+    """A flow of these layers, without None, on vectors of four numbers; its parameters are perturbed."""
+    return perturbed(mg.Flow(mg.Chain(*filter(None, layers)), mg.StandardNormal((4,))), 0, 0.05)
 
 
 def coupling(scale):
@@ -35,15 +35,16 @@ def coupling(scale):
 SETTINGS = {
     "sigmoid or tanh": (lambda: coupling(sigmoid_scale), lambda: coupling(tanh_scale)),
     "default or exp": (lambda: coupling(None), lambda: coupling(mg.exp_scale)),
-    "sigmoid's floor": (lambda: coupling(sigmoid_scale), lambda: coupling(partial(sigmoid_scale, floor=0.1))),
+    "sigmoid's floor": (lambda: coupling(sigmoid_scale),
+                        lambda: coupling(partial(sigmoid_scale, floor=0.1))),
     "another floor": (lambda: coupling(partial(sigmoid_scale, floor=0.2)),
                       lambda: coupling(partial(sigmoid_scale, floor=0.1))),
     "tanh's bound": (lambda: coupling(partial(tanh_scale, bound=1.0)),
                      lambda: coupling(partial(tanh_scale, bound=2.0))),
     "actnorm's factor": (lambda: mg.ActNorm(4), lambda: mg.ActNorm(4, factor=3.0)),
     "logit's margin": (lambda: mg.Logit(0.05), lambda: mg.Logit(0.1)),
-    "a layer more": (lambda: mg.Chain(), lambda: mg.Logit(0.05)),
-    "a layer less": (lambda: mg.Logit(0.05), lambda: mg.Chain()),
+    "a layer more": (lambda: None, lambda: mg.Logit(0.05)),
+    "a layer less": (lambda: mg.Logit(0.05), lambda: None),
 }
 
 
@@ -56,7 +57,7 @@ def test_a_setting_of_another_value_is_refused(name, ending, tmp_path):
     mg.save(flow, path)
     other.flat.value[...] = 0.5
     before = {name: array.copy() for name, array in named_arrays(other).items()}
-    with pytest.raises(CheckpointError, match=r"expected bijection\.1 with the settings .*, got ") as error:
+    with pytest.raises(CheckpointError, match=r"expected bijection\.1 with the settings ") as error:
         mg.load(path, into=other)
     message = str(error.value)
     assert message.startswith(f"{path}: ") and "\n" not in message
@@ -109,7 +110,7 @@ def test_own_layers_are_loaded_into_a_flow(ending, tmp_path, capsys):
     other.flat.value[...] = 0
     assert mg.load(path, into=other) is other
     np.testing.assert_array_equal(other.flat.value, flow.flat.value)
-    with pytest.raises(CheckpointError, match=r"expected the settings of a model, got none: .*into=flow"):
+    with pytest.raises(CheckpointError, match=r"settings of a model, got none: .*into=flow"):
         mg.load(path)
     assert cli.main(["info", str(path)]) == 0
     facts = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())

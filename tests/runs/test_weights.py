@@ -133,13 +133,14 @@ BAD_ARRAYS = {
               rf"expected {WEIGHT} as float32 \(4, 3, 3, 2\), got float32 \(3, 3, 3, 2\)"),
     "transposed": (changed(WEIGHT, lambda a: np.ascontiguousarray(a.transpose(0, 3, 1, 2))),
                    rf"expected {WEIGHT} as float32 \(4, 3, 3, 2\), got float32 \(4, 2, 3, 3\)"),
-    "dtype": (changed(WEIGHT, lambda a: a.astype(np.float64)), r"as float32 .*, got float64 \(4, 3, 3, 2\)"),
+    "dtype": (changed(WEIGHT, lambda a: a.astype(np.float64)), r"as float32 .*, got float64 \(4, 3, 3"),
     "half": (changed(WEIGHT, lambda a: a.astype(np.float16)), r"as float32 .*, got float16 "),
     "integers": (changed(ORDER, lambda a: a.astype(np.int32)), rf"{ORDER} as int64 \(4,\), got int32"),
     "nan": (changed(WEIGHT, poisoned(np.nan)), f"expected {WEIGHT} to be finite, got NaN or inf"),
     "inf": (changed(SIGN, poisoned(np.inf)), f"expected {SIGN} to be finite"),
-    "order": (changed(ORDER, lambda a: a * 0), r"bijection\.steps\.2: expected an order that holds each channel once, got \[0, "),
-    "sign": (changed(SIGN, poisoned(0.5)), r"bijection\.steps\.2: expected signs 1 and -1, got \[.*0\.5"),
+    "order": (changed(ORDER, lambda a: a * 0),
+              r"\.2: expected an order that holds each channel once, got \[0"),
+    "sign": (changed(SIGN, poisoned(0.5)), r"\.steps\.2: expected signs 1 and -1, got \[.*0\.5"),
 }
 
 
@@ -212,8 +213,8 @@ def test_without_the_package_the_error_says_what_to_install(tmp_path, monkeypatc
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    assert main(["train", "-K", "1", "--hidden", "4", "--steps", "4", "--batch-size", "8", "--permutation",
-                 "lu", "--learned-top", "--runs", str(folder)]) == 0
+    assert main(["train", "-K", "1", "--hidden", "4", "--steps", "4", "--batch-size", "8",
+                 "--permutation", "lu", "--learned-top", "--runs", str(folder)]) == 0
     return folder / "digits-1"
 
 

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = ["contract/test_starts.py", "contract/test_kernels.py", "contract/test_nets.py", "numbers/test_bits.py",
          "contract/test_composition.py", "contract/test_errors.py", "numbers/test_distributions.py",
          "numbers/test_logit.py", "numbers/test_autoencoder.py", "numbers/test_dequantizers.py",
-         "numbers/test_extension.py", "numbers/test_inference.py", "data/test_readers.py", "runs/test_settings.py", "runs/test_resume.py",
-         "contract/test_bijections.py", "runs/test_checkpoint.py", "runs/test_untrusted_config.py",
+         "numbers/test_extension.py", "numbers/test_inference.py", "data/test_readers.py",
+         "runs/test_settings.py", "runs/test_resume.py", "contract/test_bijections.py", "runs/test_checkpoint.py", "runs/test_untrusted_config.py",
          "cli/test_ranges.py", "cli/test_command_line.py", "contract/test_testing.py", "contract/test_threads.py",
          "runs/test_life.py", "runs/test_disks.py", "runs/test_bombs.py", "runs/test_weights.py",
          "cli/test_bad_inputs.py", "arrays/test_device.py", "arrays/test_distributed.py"]
@@ -250,6 +250,8 @@ def killer(file: str, old: str, new: str) -> str | None:
         result = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True,
                                 check=False)
     failed = [line.split()[1] for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if result.returncode and not failed:
+        raise SystemExit(f"the tests cannot run: {result.stderr}{result.stdout}")
     return failed[0] if failed else None
 
 

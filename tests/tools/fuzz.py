@@ -42,7 +42,7 @@ with atheris.instrument_imports(include=PACKAGES):
 MEMORY = 800  # MB that the process may take beyond what it begins with
 
 
-# ----------------------------------------------------------------------- what is corrected before reading
+# ---------------------------------------------------------------------- what is corrected before reading
 
 
 def correct_zip(content: bytes) -> bytes:
@@ -138,7 +138,8 @@ def run_files(ending: str) -> list[bytes]:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "a" + ending)
         for model in MODELS:
-            options = {key: value for key, value in small.items() if key in MODELS[model].__dataclass_fields__}
+            fields = MODELS[model].__dataclass_fields__
+            options = {key: value for key, value in small.items() if key in fields}
             flow = MODELS[model]((2, 2, 1), **options).build(0)
             data = DataConfig(bins=4, dequantizer="variational" if model == "glow" else "uniform")
             config = RunConfig(flow.config, data, TrainingConfig(steps=1))
@@ -146,7 +147,7 @@ def run_files(ending: str) -> list[bytes]:
                 extra = {"dequantizer": config.build_dequantizer().flat.value}
                 checkpoint.save(path, flow, config.to_json(), extra, {"step": 1})
                 arrays, about = archive.read(path)
-                about["arrays"] = {name: archive.description(array)[:2] for name, array in arrays.items()}
+                about["arrays"] = {key: archive.description(array)[:2] for key, array in arrays.items()}
                 numbers = b"".join(array.tobytes() for array in arrays.values())
                 files.append(b"F" + json.dumps(about).encode() + b"\n" + numbers)
             else:

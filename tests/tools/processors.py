@@ -1,7 +1,7 @@
 """Run notebooks and numeric tests with the arithmetic of other processors.
 
     python tests/tools/processors.py                 every check with every kernel and 1 and 2 threads
-    python tests/tools/processors.py 08 numbers      only the checks whose paths contain these words
+    python tests/tools/processors.py Haswell 08      only the checks whose lines contain all these words
 
 The order of additions in a matrix product depends on OpenBLAS's kernel and on the number of threads, so
 a check that passes on one processor can fail on another. A variant chooses the kernel, and restricts
@@ -68,15 +68,16 @@ def run(path, variables):
 def main(words):
     """Print a line for each variant and check; return the number of failures."""
     failures = 0
-    checks = [path for path in (*NOTEBOOKS, *TESTS)
-              if not words or any(word in str(path.relative_to(ROOT)) for word in words)]
     for variant, variables in variants():
-        for path in checks:
+        for path in (*NOTEBOOKS, *TESTS):
+            check = f"{variant:20}  {path.relative_to(ROOT)}"
+            if not all(word in check for word in words):
+                continue
             start = time.perf_counter()
             code, output = run(path, variables)
             failures += code != 0
-            print(f"{'FAIL' if code else 'pass'}  {variant:20}  {path.relative_to(ROOT)}  "
-                  f"{time.perf_counter() - start:.0f} s", flush=True)
+            seconds = time.perf_counter() - start
+            print(f"{'FAIL' if code else 'pass'}  {check}  {seconds:.0f} s", flush=True)
             if code:
                 print("\n".join(f"      {line}" for line in output.splitlines()[-12:]), flush=True)
     return failures
