@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+Rng = int | np.random.Generator | None  # what np.random.default_rng takes
+
 
 class SingularWeightError(ValueError):
     """A weight that has to be inverted cannot be; the message names its layer."""

@@ -25,7 +25,6 @@ class Chain(Bijection):
 
     It stores every layer's cache: memory grows with the number of layers.
 
-    >>> import minglow, numpy as np
     >>> chain = minglow.Chain(minglow.Squeeze(), minglow.Reverse(4))
     >>> y, log_det, _ = chain.forward(np.arange(4.0).reshape(1, 2, 2, 1))
     >>> y, log_det
@@ -94,7 +93,6 @@ class ReversibleChain(Chain):
             layers as soon as forward has run them, so their caches live for a moment only and they
             need no inverse.
 
-    >>> import minglow, numpy as np
     >>> chain, x = minglow.ReversibleChain(minglow.Squeeze(), minglow.Reverse(4)), np.ones((1, 2, 2, 1))
     >>> y, log_det, cache = chain.forward(x)
     >>> chain.backward(y, log_det, cache).shape

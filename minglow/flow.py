@@ -8,8 +8,8 @@ from minglow import kernels, validation
 from minglow.arrays.device import all_finite, on_host, to_device_of, to_host
 from minglow.arrays.trainable import Trainable
 from minglow.bases import Base
-from minglow.bases.base import Labels, Rng
-from minglow.bijection import Bijection
+from minglow.bases.base import Labels
+from minglow.bijection import Bijection, Rng
 
 ON_DEVICE = "cupy", "numpy"  # the backends whose kernels a device's arrays answer
 
@@ -53,8 +53,10 @@ class Flow(Trainable):
     def log_prob(self, x: np.ndarray, labels: Labels = None) -> np.ndarray:
         """log p(x_b) of each sample, (B,), in nats."""
         x, labels = self._checked(x), self._checked_labels(labels, len(x))
-        z, log_det = self._forward(x)
-        return self._finite(self.base.log_prob(z, labels) + log_det, "log_prob")
+        with self._threads(x):
+            z, log_det = self.bijection.forward_only(x)
+            log_prob = self.base.log_prob(z, labels) + log_det
+        return self._finite(log_prob, "log_prob")
 
     def log_prob_given_class(self, x: np.ndarray) -> np.ndarray:
         """log p(x_b | k) of each sample and class, (B, K), in nats.
@@ -63,8 +65,10 @@ class Flow(Trainable):
         """
         if not self.base.classes:
             raise ValueError(f"{self} expected a base with classes, got {type(self.base).__name__}")
-        z, log_det = self._forward(self._checked(x))
-        log_prob = self.base.log_prob_given_class(z) + log_det[:, None]
+        x = self._checked(x)
+        with self._threads(x):
+            z, log_det = self.bijection.forward_only(x)
+            log_prob = self.base.log_prob_given_class(z) + log_det[:, None]
         return self._finite(log_prob, "log_prob_given_class")
 
     def sample(self, n: int, rng: Rng = None, temperature: float = 1.0,
@@ -116,7 +120,7 @@ class Flow(Trainable):
 
     def latents(self, x: np.ndarray) -> np.ndarray:
         """z = bijection(x), (B, D): every level's, in one vector."""
-        return self._finite(self._forward(self._checked(x))[0], "latents")
+        return self._finite(self._forward(self._checked(x)), "latents")
 
     def from_latents(self, z: np.ndarray) -> np.ndarray:
         """The x whose latents are z, (B, D): the inverse of `latents`."""
@@ -125,12 +129,12 @@ class Flow(Trainable):
     def reconstruction_error(self, x: np.ndarray) -> float:
         """max |x - inverse(forward(x))| over the batch: how invertible the flow is in its dtype."""
         x = self._checked(x)
-        back = self._inverse(self._forward(x)[0])
+        back = self._inverse(self._forward(x))
         return self._finite(float(to_host(np.max(np.abs(back - x)))), "reconstruction_error")
 
-    def _forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _forward(self, x: np.ndarray) -> np.ndarray:
         with self._threads(x):
-            return self.bijection.forward_only(x)
+            return self.bijection.forward_only(x)[0]
 
     def _inverse(self, z: np.ndarray) -> np.ndarray:
         with self._threads(z):

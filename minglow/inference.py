@@ -8,7 +8,8 @@ import numpy as np
 
 from minglow import validation
 from minglow.arrays.device import to_device_of, to_host
-from minglow.bases.base import Labels, Rng
+from minglow.bases.base import Labels
+from minglow.bijection import Rng
 from minglow.chain import Chain
 from minglow.dequantization.bits import bits_per_dim, dequantize
 from minglow.flow import Flow

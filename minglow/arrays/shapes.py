@@ -5,7 +5,7 @@ from math import prod
 import numpy as np
 
 from minglow.arrays.device import on_host
-from minglow.bijection import Module
+from minglow.bijection import Module, Rng
 
 DTYPES = np.dtype(np.float32), np.dtype(np.float64)  # in this machine's byte order
 
@@ -118,8 +118,7 @@ def check_even_channels(layer: object, channels: int) -> None:
         raise ValueError(f"{layer} expected an even number of channels to halve, got {channels}")
 
 
-def normal_weights(shape: tuple[int, ...], std: float, rng: int | np.random.Generator | None,
-                   dtype: type) -> np.ndarray:
+def normal_weights(shape: tuple[int, ...], std: float, rng: Rng, dtype: type) -> np.ndarray:
     """Weights from N(0, std^2); for std = 0 zeros of one sign, which are the same bytes every time."""
     if std == 0:
         return np.zeros(shape, dtype)

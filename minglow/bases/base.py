@@ -3,11 +3,9 @@
 import numpy as np
 
 from minglow import validation
-from minglow.bijection import Module
+from minglow.bijection import Module, Rng
 
 Labels = np.ndarray | None
-Rng = int | np.random.Generator | None
-
 
 class Base(Module):
     """A distribution over latents of one shape, with or without parameters of its own.

@@ -4,7 +4,8 @@ from math import log, pi, prod
 
 import numpy as np
 
-from minglow.bases.base import Base, Labels, Rng
+from minglow.bases.base import Base, Labels
+from minglow.bijection import Rng
 
 
 class StandardNormal(Base):
@@ -19,7 +20,7 @@ class StandardNormal(Base):
         return -0.5 * np.einsum("bi,bi->b", flat, flat) - 0.5 * prod(self.shape) * log(2 * pi)
 
     def backward(self, dlog_prob: np.ndarray, z: np.ndarray, labels: Labels = None) -> np.ndarray:
-        """Pull a loss's derivative by log_prob, (B,), back to z."""
+        """Pull a loss's derivative with respect to log_prob, (B,), back to z."""
         return (-dlog_prob[:, None] * self.as_vectors(z)).reshape(z.shape)
 
     def sample(self, n: int, rng: Rng = None, dtype: type = np.float32, temperature: float = 1.0,
@@ -43,7 +44,7 @@ class StandardLogistic(Base):
         return -(size + 2 * np.log1p(np.exp(-size))).sum(axis=1)
 
     def backward(self, dlog_prob: np.ndarray, z: np.ndarray, labels: Labels = None) -> np.ndarray:
-        """Pull a loss's derivative by log_prob, (B,), back to z."""
+        """Pull a loss's derivative with respect to log_prob, (B,), back to z."""
         return (-dlog_prob[:, None] * np.tanh(self.as_vectors(z) / 2)).reshape(z.shape)
 
     def sample(self, n: int, rng: Rng = None, dtype: type = np.float32, temperature: float = 1.0,

@@ -5,7 +5,8 @@ from math import log, pi, prod
 import numpy as np
 
 from minglow.arrays.device import to_device_of
-from minglow.bases.base import Base, Labels, Rng
+from minglow.bases.base import Base, Labels
+from minglow.bijection import Rng
 
 
 class TopPrior(Base):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from minglow import validation
+from minglow.bijection import Rng
 
 
 def check_shift(max_shift: float, shape: tuple[int, ...]) -> None:
@@ -11,7 +12,7 @@ def check_shift(max_shift: float, shape: tuple[int, ...]) -> None:
 
 
 def random_shifts(images: np.ndarray, max_shift: float,
-                  rng: int | np.random.Generator | None = None, integer: bool = False) -> np.ndarray:
+                  rng: Rng = None, integer: bool = False) -> np.ndarray:
     """Shift each image with probability 1/2, uniformly by up to `max_shift` pixels along either axis.
 
     images: (B, h, w, C) unsigned integers; the result has their dtype. Values between pixels are
@@ -36,7 +37,7 @@ def random_shifts(images: np.ndarray, max_shift: float,
     return np.rint(shifted).astype(images.dtype)
 
 
-def random_flips(images: np.ndarray, rng: int | np.random.Generator | None = None) -> np.ndarray:
+def random_flips(images: np.ndarray, rng: Rng = None) -> np.ndarray:
     """Mirror each image left to right with probability 1/2.
 
     images: (B, h, w, C); the result is a new array. Right for photographs, wrong for digits.

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from minglow.bijection import Rng
 
-def two_moons(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:
+
+def two_moons(n: int, rng: Rng = None) -> np.ndarray:
     """Two interleaving half circles of radius 1 with normal noise of 0.1."""
     rng = np.random.default_rng(rng)
     angle, upper = np.pi * rng.random(n), rng.integers(2, size=n)
@@ -14,7 +16,7 @@ def two_moons(n: int, rng: int | np.random.Generator | None = None) -> np.ndarra
     return (points - np.array([0.5, 0.25]) + 0.1 * rng.standard_normal((n, 2))).astype(np.float32)
 
 
-def pinwheel(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:
+def pinwheel(n: int, rng: Rng = None) -> np.ndarray:
     """Five blades around the origin: elongated Gaussians, twisted by radius (Johnson et al. 2016)."""
     rng = np.random.default_rng(rng)
     radius = 1 + 0.3 * rng.standard_normal(n)
@@ -24,7 +26,7 @@ def pinwheel(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray
     return 1.5 * np.c_[radius * cos - across * sin, radius * sin + across * cos].astype(np.float32)
 
 
-def checkerboard(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:
+def checkerboard(n: int, rng: Rng = None) -> np.ndarray:
     """Uniform on the eight dark fields of a 4 x 4 board over [-2, 2)^2."""
     rng = np.random.default_rng(rng)
     column, pair = rng.integers(4, size=n), rng.integers(2, size=n)
@@ -32,7 +34,7 @@ def checkerboard(n: int, rng: int | np.random.Generator | None = None) -> np.nda
     return (corner - 2 + rng.random((n, 2))).astype(np.float32)
 
 
-def eight_gaussians(n: int, rng: int | np.random.Generator | None = None) -> np.ndarray:
+def eight_gaussians(n: int, rng: Rng = None) -> np.ndarray:
     """Eight Gaussians of standard deviation 0.15 on a circle of radius 2."""
     rng = np.random.default_rng(rng)
     angle = 2 * np.pi / 8 * rng.integers(8, size=n)

@@ -6,12 +6,12 @@ from typing import TypeVar
 import numpy as np
 
 from minglow import validation
+from minglow.bijection import Rng
 
 T = TypeVar("T", float, np.ndarray)
 
 
-def dequantize(images: np.ndarray, bins: int, rng: int | np.random.Generator | None = None,
-               dtype: type = np.float32) -> np.ndarray:
+def dequantize(images: np.ndarray, bins: int, rng: Rng = None, dtype: type = np.float32) -> np.ndarray:
     """Spread integers 0 .. bins-1 uniformly over [-1/2, 1/2], the upper end by rounding alone.
 
         x = (image + u) / bins - 1/2            u ~ U[0, 1), one for each value

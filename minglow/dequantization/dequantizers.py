@@ -16,9 +16,9 @@ from minglow.arrays.device import on_host, to_device_of
 from minglow.arrays.shapes import join, split
 from minglow.arrays.trainable import Trainable
 from minglow.bases import StandardLogistic, StandardNormal
-from minglow.bases.base import Labels, Rng
+from minglow.bases.base import Labels
 from minglow.bases.top_prior import log_softmax
-from minglow.bijection import Bijection
+from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain
 from minglow.dequantization.bits import check_bins, dequantize
 from minglow.flow import Flow
@@ -134,7 +134,8 @@ class VariationalDequantizer(Dequantizer):
         e = rng.standard_normal(image.shape, dtype)[shard]
         home, images = self.flat.value, images[shard]
         image, e = to_device_of(image[shard], home), to_device_of(e, home)
-        y, log_det, cache = self.bijection.forward(join(image, e))
+        with self._threads(image):
+            y, log_det, cache = self.bijection.forward(join(image, e))
         v = self.squeeze.inverse(split(y, self.image_channels)[1])[0] * dtype(NEARLY_UNIFORM)
         u = 1 / (1 + np.exp(-v))
         log_slope = StandardLogistic(v.shape[1:]).log_prob(v)  # log u (1 - u), summed
@@ -151,7 +152,8 @@ class VariationalDequantizer(Dequantizer):
         du = dx / dx.dtype.type(self.bins)
         dv = du * u * (1 - u) + dlog_q[:, None, None, None] * (2 * u - 1)
         dv = self.squeeze.forward(dv * dv.dtype.type(NEARLY_UNIFORM))[0]
-        self.bijection.backward(join(np.zeros_like(dv), dv), -dlog_q, bijection_cache)
+        with self._threads(dv):
+            self.bijection.backward(join(np.zeros_like(dv), dv), -dlog_q, bijection_cache)
 
 
 def dequantize_for(flow: Flow, images: np.ndarray, dequantizer: Dequantizer, rng: Rng,

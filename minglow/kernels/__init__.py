@@ -25,20 +25,7 @@ from minglow.arrays.memory import keep_freed_memory
 from minglow.kernels import loops, reference
 
 if TYPE_CHECKING:  # where editors and type checkers find the kernels; at run time `use` binds them
-    from minglow.kernels.reference import (  # noqa: F401
-        adam,
-        adamax,
-        couple,
-        couple_backward,
-        couple_inverse,
-        gather,
-        move_towards,
-        scatter,
-        shift_scale,
-        shift_scale_backward,
-        shift_scale_relu,
-        shift_scale_relu_backward,
-    )
+    from minglow.kernels.reference import *  # noqa: F403
 
 NAMES = tuple(name for name, value in vars(loops).items() if isinstance(value, FunctionType))
 HOST = "numpy", "loops", "numba"  # those that run on the CPU

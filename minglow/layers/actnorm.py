@@ -30,7 +30,6 @@ class ActNorm(Bijection):
 
     Unlike batch normalization it maps each sample independently of the batch, so it is a bijection.
 
-    >>> import minglow, numpy as np
     >>> x = np.array([[1.0, 5.0], [3.0, 9.0]])
     >>> minglow.ActNorm(2, np.float64).initialize(x)
     array([[-1., -1.],

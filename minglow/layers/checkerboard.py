@@ -28,7 +28,6 @@ class Checkerboard(Bijection):
 
     Raises ValueError for arrays that are not images, and for odd widths.
 
-    >>> import minglow, numpy as np
     >>> layer = minglow.Checkerboard(minglow.Swap(2))  # each pixel trades places with its neighbor
     >>> layer.forward(np.arange(4.0).reshape(1, 2, 2, 1))[0].reshape(2, 2)
     array([[1., 0.],
@@ -84,7 +83,6 @@ class CheckerboardNet(Net):
 
     Raises ValueError for arrays that are not images.
 
-    >>> import minglow, numpy as np
     >>> net = minglow.CheckerboardNet(minglow.nets.conv_net(1, 8, 2, rng=0))
     >>> net.forward(np.ones((5, 4, 2, 1), np.float32))[0].shape
     (5, 4, 2, 2)

@@ -79,7 +79,6 @@ class AdditiveCoupling(Coupling):
 
     The arguments and errors are Coupling's.
 
-    >>> import minglow, numpy as np
     >>> layer = minglow.AdditiveCoupling(minglow.nets.mlp(1, 8, 1, rng=0, dtype=np.float64))
     >>> y, log_det, _ = layer.forward(np.array([[1.0, 2.0]]))
     >>> y, log_det  # the net is 0 at first
@@ -127,7 +126,6 @@ class AffineCoupling(Coupling):
     code, and this layer, shift first. The two families are the same: t = scale * shift. In the paper's
     table 1 the second half holds the identity channels, in the code the first.
 
-    >>> import minglow, numpy as np
     >>> layer = minglow.AffineCoupling(minglow.nets.mlp(1, 8, 2, rng=0), minglow.exp_scale)
     >>> layer.net.nets[-1].params["bias"][...] = 3, 2  # shift, s
     >>> layer.forward(np.ones((1, 2), np.float32))[1]  # log_det

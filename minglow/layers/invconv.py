@@ -9,10 +9,10 @@ import numpy as np
 from minglow import validation
 from minglow.arrays.device import on_host
 from minglow.arrays.shapes import check_dlog_det, check_input, constant_log_det, pixels, rows
-from minglow.bijection import Bijection, SingularWeightError
+from minglow.bijection import Bijection, Rng, SingularWeightError
 
 
-def random_rotation(channels: int, rng: int | np.random.Generator | None) -> np.ndarray:
+def random_rotation(channels: int, rng: Rng) -> np.ndarray:
     """A random orthogonal matrix, (C, C) float64: Q of the QR decomposition of a normal matrix."""
     channels = validation.check_count("channels", channels)
     return np.linalg.qr(np.random.default_rng(rng).standard_normal((channels, channels)))[0]
@@ -84,15 +84,13 @@ class InvConv1x1(Bijection):
     the condition number of W exceeds 1/epsilon of its dtype. On a device nothing is raised: the
     results are NaN or inf.
 
-    >>> import minglow, numpy as np
     >>> layer = minglow.InvConv1x1(2, dtype=np.float64)
     >>> layer.params["weight"][...] = [[2, 0], [1, 1]]
     >>> layer.forward(np.ones((1, 3, 3, 2)))[1] / np.log(2)  # log_det: 9 pixels, det W = 2
     array([9.])
     """
 
-    def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
-                 dtype: type = np.float32) -> None:
+    def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
         super().__init__()
         self.add_param("weight", random_rotation(channels, rng).astype(dtype))
         self.log_abs_det = Memo(log_abs_det, self)

@@ -6,7 +6,7 @@ import numpy as np
 
 from minglow.arrays.device import on_host
 from minglow.arrays.shapes import check_dlog_det, check_input, constant_log_det, pixels, rows
-from minglow.bijection import Bijection, SingularWeightError
+from minglow.bijection import Bijection, Rng, SingularWeightError
 from minglow.layers.invconv import Memo, inverse_weight, random_rotation
 from minglow.layers.permute import check_order
 
@@ -31,15 +31,13 @@ class InvConv1x1LU(Bijection):
     The arguments are InvConv1x1's. Raises SingularWeightError where an exp(log_s) is 0 or infinite in
     its dtype, and in inverse as InvConv1x1 does. On a device nothing is raised.
 
-    >>> import minglow, numpy as np
     >>> layer = minglow.InvConv1x1LU(2, rng=0, dtype=np.float64)
     >>> layer.params["log_s"][...] = 1, 2
     >>> layer.forward(np.ones((1, 3, 3, 2)))[1]  # log_det: 9 pixels
     array([27.])
     """
 
-    def __init__(self, channels: int, rng: int | np.random.Generator | None = None,
-                 dtype: type = np.float32) -> None:
+    def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
         super().__init__()
         order, lower, upper = lu_factors(random_rotation(channels, rng))
         diagonal = np.diag(upper)

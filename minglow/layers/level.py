@@ -30,7 +30,6 @@ class Flatten(Bijection):
 
     Raises ValueError for arrays of another shape.
 
-    >>> import minglow, numpy as np
     >>> minglow.Flatten((2, 2, 1)).forward(np.zeros((5, 2, 2, 1)))[0].shape
     (5, 4)
     """
@@ -71,7 +70,6 @@ class Level(Bijection):
     end of `steps` that maps b to (b - mu(a)) / sigma(a); so the base stays N(0, I).
     Raises ValueError for an odd C, and in inverse for latents of another shape than (B, D).
 
-    >>> import minglow, numpy as np
     >>> level = minglow.Level(minglow.Squeeze(), minglow.Flatten((1, 1, 2)), shape=(1, 1, 4))
     >>> level.forward(np.arange(4.0).reshape(1, 2, 2, 1))[0]  # the half that leaves comes first
     array([[2., 3., 0., 1.]])

@@ -32,7 +32,6 @@ class Logit(Bijection):
     Raises ValueError for a margin outside (0, 1/2), and unless |x| < 1/c; on a device such values
     become NaN.
 
-    >>> import minglow, numpy as np
     >>> y, log_det, _ = minglow.Logit(margin=0.1).forward(np.array([[-0.5, 0.0, 0.5]]))
     >>> y.round(3), np.log([0.1 / 0.9, 1, 0.9 / 0.1]).round(3)
     (array([[-2.197,  0.   ,  2.197]]), array([-2.197,  0.   ,  2.197]))

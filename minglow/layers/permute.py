@@ -6,9 +6,7 @@ import numpy as np
 
 from minglow import validation
 from minglow.arrays.shapes import check_dlog_det, check_input, zero_log_det
-from minglow.bijection import Bijection
-
-Rng = int | np.random.Generator | None
+from minglow.bijection import Bijection, Rng
 
 
 class Permutation(Bijection):
@@ -22,7 +20,6 @@ class Permutation(Bijection):
 
     Raises ValueError unless the order holds each of 0 .. C-1 once.
 
-    >>> import minglow, numpy as np
     >>> minglow.Permutation([2, 0, 1]).forward(np.array([[0.0, 10.0, 20.0]]))[0]
     array([[20.,  0., 10.]])
     """
@@ -55,7 +52,6 @@ class Permutation(Bijection):
 class Shuffle(Permutation):
     """A random order, drawn once: Glow's "fixed shuffle" (Kingma & Dhariwal 2018, section 5).
 
-    >>> import minglow
     >>> sorted(minglow.Shuffle(4, rng=0).constants["order"].tolist())
     [0, 1, 2, 3]
     """
@@ -68,7 +64,6 @@ class Shuffle(Permutation):
 class Reverse(Permutation):
     """The channels in reverse order, as in NICE and in Glow's ablation (section 5).
 
-    >>> import minglow
     >>> minglow.Reverse(4).constants["order"].tolist()
     [3, 2, 1, 0]
     """
@@ -81,7 +76,6 @@ class Reverse(Permutation):
 class Swap(Permutation):
     """The second half of the channels first: each coupling changes what the one before it did not.
 
-    >>> import minglow
     >>> minglow.Swap(4).constants["order"].tolist()
     [2, 3, 0, 1]
     """
@@ -94,7 +88,6 @@ class Swap(Permutation):
 class EvenOdd(Permutation):
     """Channels 0, 2, 4, ... first, then 1, 3, 5, ...: NICE's halves (Dinh et al. 2015, section 5.1).
 
-    >>> import minglow
     >>> minglow.EvenOdd(5).constants["order"].tolist()
     [0, 2, 4, 1, 3]
     """

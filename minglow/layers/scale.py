@@ -12,7 +12,6 @@ def sigmoid_scale(s: np.ndarray, floor: float = 1e-3) -> tuple[np.ndarray, np.nd
     Without a floor, dividing by sigmoid(-16) = 1e-7 loses all digits of a float32. With it, no inverse
     magnifies rounding more than 1/floor times. The 2 makes the scale 0.88 where s = 0.
 
-    >>> import minglow, numpy as np
     >>> log_scale, dlog_scale_ds = minglow.sigmoid_scale(np.array([-100.0, 0.0, 100.0]))
     >>> np.exp(log_scale).round(3)
     array([0.001, 0.881, 1.   ])
@@ -29,7 +28,6 @@ def sigmoid_scale(s: np.ndarray, floor: float = 1e-3) -> tuple[np.ndarray, np.nd
 def exp_scale(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """scale = exp(s): the paper's scale (Kingma & Dhariwal 2018, table 1), which has no bounds.
 
-    >>> import minglow, numpy as np
     >>> minglow.exp_scale(np.array([-1.0, 2.0]))
     (array([-1.,  2.]), array([1., 1.]))
     """
@@ -42,7 +40,6 @@ def tanh_scale(s: np.ndarray, bound: float = 1.0) -> tuple[np.ndarray, np.ndarra
     It lies between exp(-bound) and exp(bound). The paper learns the factor of the tanh; here it is
     fixed, and dlog scale/ds is 1 at s = 0 for every bound.
 
-    >>> import minglow, numpy as np
     >>> log_scale, dlog_scale_ds = minglow.tanh_scale(np.array([-50.0, 0.0, 50.0]), bound=2.0)
     >>> log_scale, dlog_scale_ds
     (array([-2.,  0.,  2.]), array([0., 1., 0.]))

@@ -24,7 +24,6 @@ class Scaling(Bijection):
 
     Additive couplings preserve volume, so this layer decides how much variance each latent explains.
 
-    >>> import minglow, numpy as np
     >>> layer = minglow.Scaling(2, np.float64)
     >>> layer.params["log_scale"][...] = 1.0, -3.0
     >>> layer.forward(np.ones((1, 2)))[1]  # log_det

@@ -20,7 +20,6 @@ class Squeeze(Bijection):
     Raises ValueError for arrays that are not images, for an odd height or width, and in inverse for
     a number of channels that 4 does not divide.
 
-    >>> import minglow, numpy as np
     >>> x = np.arange(8.0).reshape(1, 2, 4, 1)
     >>> minglow.Squeeze().forward(x)[0]
     array([[[[0., 1., 4., 5.],

@@ -18,8 +18,7 @@ from minglow import validation
 from minglow.arrays.shapes import check_dtype
 from minglow.arrays.threads import threads_for_products
 from minglow.arrays.trainable import Trainable
-from minglow.bases.base import Rng
-from minglow.bijection import Net
+from minglow.bijection import Net, Rng
 from minglow.data import Images
 from minglow.data.images import check_dataset
 from minglow.dequantization import dequantize

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minglow.bases import Base
-from minglow.bases.base import Rng
-from minglow.bijection import Bijection
+from minglow.bijection import Bijection, Rng
 from minglow.flow import Flow
 from minglow.storage.config import Config, option
 

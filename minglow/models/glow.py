@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from minglow.bases import Base, StandardNormal, TopPrior
-from minglow.bases.base import Rng
-from minglow.bijection import Bijection
+from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain, ReversibleChain
 from minglow.flow import Flow
 from minglow.layers import (

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from minglow.bases import Base, StandardLogistic, StandardNormal
-from minglow.bases.base import Rng
-from minglow.bijection import Bijection
+from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain
 from minglow.flow import Flow
 from minglow.layers import AdditiveCoupling, EvenOdd, Flatten, Reverse, Scaling

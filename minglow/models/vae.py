@@ -8,8 +8,7 @@ import numpy as np
 from minglow import validation
 from minglow.arrays.shapes import halves, join
 from minglow.bases import StandardNormal
-from minglow.bases.base import Rng
-from minglow.bijection import Net
+from minglow.bijection import Net, Rng
 from minglow.models.autoencoder import EncoderDecoder, encoder_decoder_mlps
 
 LOG_SIGMA = -log(12) / 2  # the standard deviation of U[-1/2, 1/2]: as if the decoder knew nothing

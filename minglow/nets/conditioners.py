@@ -3,7 +3,6 @@
 Each is called as net(channels_in, hidden, channels_out, rng, dtype). Its output is 0 at first, so that
 a coupling begins as the same map for all inputs (Kingma & Dhariwal 2018, section 3.3).
 
-    >>> import minglow, numpy as np
     >>> net = minglow.nets.conv_net(1, 8, 2, rng=0)
     >>> y, cache = net.forward(np.ones((5, 4, 4, 1), np.float32))
     >>> y.shape, y.any()
@@ -12,13 +11,11 @@ a coupling begins as the same map for all inputs (Kingma & Dhariwal 2018, sectio
 
 import numpy as np
 
-from minglow.bijection import Net
+from minglow.bijection import Net, Rng
 from minglow.layers.permute import EvenOdd
 from minglow.nets.conv import Conv, EdgeBias, TransposedConv
 from minglow.nets.dense import Bias, Dense
 from minglow.nets.net import AsNet, NormReLU, ReLU, Residual, Sequence, ShiftScale
-
-Rng = int | np.random.Generator | None
 
 
 def mlp(channels_in: int, hidden: int, channels_out: int, rng: Rng = None, dtype: type = np.float32,

@@ -6,7 +6,7 @@ import numpy as np
 
 from minglow import kernels
 from minglow.arrays.shapes import check_images, normal_weights, rows
-from minglow.bijection import Net
+from minglow.bijection import Net, Rng
 
 
 class Conv(Net):
@@ -27,7 +27,6 @@ class Conv(Net):
     Efficient for few channels in and many out, since the copy of x is size * size times as large as x.
     Raises ValueError for an even size, which has no center.
 
-    >>> import minglow, numpy as np
     >>> conv = minglow.nets.Conv(1, 1, size=3)
     >>> conv.params["weight"][...] = 1  # y is the sum of each pixel's neighborhood
     >>> conv.forward(np.ones((1, 2, 3, 1), np.float32))[0].reshape(2, 3)
@@ -36,7 +35,7 @@ class Conv(Net):
     """
 
     def __init__(self, channels_in: int, channels_out: int, size: int = 3, std: float = 0.05,
-                 rng: int | np.random.Generator | None = None, dtype: type = np.float32) -> None:
+                 rng: Rng = None, dtype: type = np.float32) -> None:
         super().__init__()
         add_taps(self, (channels_out, size, size, channels_in), std, rng, dtype)
 
@@ -77,14 +76,13 @@ class TransposedConv(Net):
     Efficient for many channels in and few out, since taps is size * size times as large as y.
     Raises ValueError for an even size, which has no center.
 
-    >>> import minglow, numpy as np
     >>> net = minglow.nets.TransposedConv(1, 1, size=3, std=0.0)
     >>> net.forward(np.ones((1, 2, 3, 1), np.float32))[0].any()
     np.False_
     """
 
     def __init__(self, channels_in: int, channels_out: int, size: int = 3, std: float = 0.05,
-                 rng: int | np.random.Generator | None = None, dtype: type = np.float32) -> None:
+                 rng: Rng = None, dtype: type = np.float32) -> None:
         super().__init__()
         add_taps(self, (channels_in, size, size, channels_out), std, rng, dtype)
 
@@ -117,7 +115,6 @@ class EdgeBias(Net):
                 dL/dbias[di, dj] = sum_bij outside(i + di - r, j + dj - r) dL/dy[b, i, j]
     initialize  nothing is set from data; bias ~ N(0, std^2) at first, as a convolution's weights.
 
-    >>> import minglow, numpy as np
     >>> net = minglow.nets.EdgeBias(1, size=3)
     >>> net.params["bias"][...] = 1  # counts the taps outside
     >>> net.forward(np.zeros((1, 2, 3, 1), np.float32))[0].reshape(2, 3)
@@ -126,7 +123,7 @@ class EdgeBias(Net):
     """
 
     def __init__(self, channels: int, size: int = 3, std: float = 0.05,
-                 rng: int | np.random.Generator | None = None, dtype: type = np.float32) -> None:
+                 rng: Rng = None, dtype: type = np.float32) -> None:
         super().__init__()
         self.add_param("bias", normal_weights((size, size, channels), std, rng, dtype))
 
@@ -148,8 +145,7 @@ class EdgeBias(Net):
         return 1 - kernels.gather(inside, len(self.params["bias"]))
 
 
-def add_taps(net: Net, shape: tuple[int, int, int, int], std: float,
-             rng: int | np.random.Generator | None, dtype: type) -> None:
+def add_taps(net: Net, shape: tuple[int, int, int, int], std: float, rng: Rng, dtype: type) -> None:
     """Give a convolution its weight, N(0, std^2)."""
     if shape[1] % 2 == 0:
         raise ValueError(f"{net} expected an odd size, got {shape[1]}")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from minglow.arrays.shapes import check_input, normal_weights, rows
-from minglow.bijection import Net
+from minglow.bijection import Net, Rng
 
 
 class Dense(Net):
@@ -20,7 +20,6 @@ class Dense(Net):
 
     std         by default sqrt(2 / C_in) (He et al. 2015, equation 10)
 
-    >>> import minglow, numpy as np
     >>> net = minglow.nets.Dense(2, 1)
     >>> net.params["weight"][...] = [[1], [10]]
     >>> net.forward(np.array([[1, 2]], np.float32))[0]
@@ -28,7 +27,7 @@ class Dense(Net):
     """
 
     def __init__(self, channels_in: int, channels_out: int, bias: bool = True,
-                 std: float | None = None, rng: int | np.random.Generator | None = None,
+                 std: float | None = None, rng: Rng = None,
                  dtype: type = np.float32) -> None:
         super().__init__()
         std = np.sqrt(2 / channels_in) if std is None else std
@@ -54,7 +53,6 @@ class Dense(Net):
 class Bias(Net):
     """y = x + bias;  dL/dx = dL/dy, dL/dbias = sum_n dL/dy_n; bias: (C,), 0 at first.
 
-    >>> import minglow, numpy as np
     >>> net = minglow.nets.Bias(2)
     >>> net.backward(np.ones((3, 2), np.float32), None), net.grads["bias"]
     (array([[1., 1.],

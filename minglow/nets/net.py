@@ -13,7 +13,6 @@ from minglow.layers.actnorm import ActNorm
 class Sequence(Net):
     """Nets in a row: y = m_n(... m_1(x)); backward is the chain rule, last net first.
 
-    >>> import minglow, numpy as np
     >>> net = minglow.nets.Sequence(minglow.nets.ReLU(), minglow.nets.AsNet(minglow.Reverse(2)))
     >>> net.forward(np.array([[-1.0, 2.0]]))[0]
     array([[2., 0.]])
@@ -45,7 +44,6 @@ class Sequence(Net):
 class Residual(Net):
     """y = x + net(x);  dL/dx = dL/dy + (dnet/dx)^T dL/dy (He et al. 2016, equation 1).
 
-    >>> import minglow, numpy as np
     >>> minglow.nets.Residual(minglow.nets.ReLU()).forward(np.array([[-1.0, 2.0]]))[0]
     array([[-1.,  4.]])
     """
@@ -69,7 +67,6 @@ class Residual(Net):
 class AsNet(Net):
     """A bijection used as a net: its y, without its log_det.
 
-    >>> import minglow, numpy as np
     >>> minglow.nets.AsNet(minglow.Reverse(2)).forward(np.array([[1.0, 2.0]]))[0]
     array([[2., 1.]])
     """
@@ -93,7 +90,6 @@ class AsNet(Net):
 class ReLU(Net):
     """y = max(0, x);  dL/dx = dL/dy where y > 0, and 0 elsewhere.
 
-    >>> import minglow, numpy as np
     >>> minglow.nets.ReLU().forward(np.array([[-1.0, 2.0]]))[0]
     array([[0., 2.]])
     """
@@ -115,7 +111,6 @@ class NormReLU(Net):
     backward    ActNorm's gradients, with dL/dy set to 0 where y = 0; they need only y.
     initialize  gives every channel mean 0 and variance 1 before the ReLU.
 
-    >>> import minglow, numpy as np
     >>> minglow.nets.NormReLU(1, np.float64).initialize(np.array([[1.0], [3.0]]))
     array([[0.],
            [1.]])
@@ -155,7 +150,6 @@ class ShiftScale(Net):
                 dL/dshift = sum dL/dx
                 dL/dlog_scale = 3 * sum dL/dy * y
 
-    >>> import minglow, numpy as np
     >>> net = minglow.nets.ShiftScale(1)
     >>> net.params["log_scale"][...] = np.log(2) / 3
     >>> net.forward(np.ones((1, 1), np.float32))[0].round(3)

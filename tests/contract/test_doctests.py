@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 
+import numpy as np
 import pytest
 
 import minglow
@@ -16,7 +17,8 @@ MODULES = [module.name for module in pkgutil.walk_packages(minglow.__path__, "mi
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_give_what_they_say(name):
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
+    names = {"minglow": minglow, "np": np}
+    assert doctest.testmod(importlib.import_module(name), extraglobs=names).failed == 0
 
 
 @pytest.mark.parametrize("package", [layers, nets], ids=["layers", "nets"])
