@@ -21,17 +21,16 @@ class SingularWeightError(ValueError):
 class Module:
     """Named parameters, their gradients, saved constants, and sub-modules.
 
-    params    name -> array that training changes
-    grads     name -> array of the same shape; backward passes add to it, in place
-    constants name -> array that is saved beside the parameters but never trained,
-              such as the order of a shuffle
-    children  name -> Module
+    params     name -> array that training changes
+    grads      name -> array of the same shape; backward adds to it
+    constants  name -> array that is saved but never trained, such as the order of a shuffle
+    children   name -> Module
 
-    Arrays are written in place (``params[name][...] = value``) and never rebound, so that
-    the views which FlatParams makes of them stay views.
+    Arrays are written in place (``params[name][...] = value``) and never rebound, so that the views
+    which FlatParams makes of them stay views.
     """
 
-    path = ""  # where this module stands in its flow; Flow fills it in, for error messages
+    path = ""  # where this module is in its flow, for error messages; Flow sets it
 
     def __init__(self) -> None:
         self.params: dict[str, np.ndarray] = {}
@@ -46,20 +45,15 @@ class Module:
         self.grads[name] = np.zeros_like(value)
 
     def settings(self) -> dict[str, Any]:
-        """The constructor's settings that change the function, as JSON can hold them.
+        """The constructor's settings that change the function, as JSON can hold them: files store them.
 
-        Files store them, and loading compares them. By default these are the attributes that hold
-        numbers, text, functions, or tuples of these.
+        By default these are the attributes that hold numbers, text, functions, or tuples of these.
         """
         found = {name: plain_value(value) for name, value in vars(self).items() if name != "path"}
         return {name: value for name, value in found.items() if value is not None}
 
     def check_constants(self, constants: dict[str, np.ndarray]) -> None:
-        """Raise ValueError for constants that came from a file and that this module cannot have.
-
-        `constants` has the names, shapes and dtypes of `self.constants`; a permutation, say, has to
-        hold each channel once.
-        """
+        """Raise ValueError unless constants from a file, of the right shapes, can be this one's."""
 
     def walk(self, path: str = "") -> Iterator[tuple[str, Module]]:
         """Yield (path, module) for this module and all below it, parents first."""
@@ -98,8 +92,7 @@ class Bijection(Module):
 
     x: data, y: latent; channels last; images (B, h, w, C) and vectors (B, C) alike.
     log_det: log|det dy/dx| of each sample in nats, always of shape (B,).
-    cache: whatever this layer's backward needs; forward and inverse meet the same
-    intermediates, so that either can make it.
+    cache: what backward needs; forward and inverse have the same intermediates, so either can make it.
     """
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
@@ -111,36 +104,28 @@ class Bijection(Module):
         raise NotImplementedError(f"{type(self).__name__} has no inverse")
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
-        """Pull a loss's derivatives by y and by log_det (B,) back to x.
-
-        Returns dx and adds the derivatives by the parameters to `grads`.
-        """
+        """From a loss's derivatives with respect to y and log_det (B,) to dx; adds to `grads`."""
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def forward_only(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """forward without its cache: y and log_det (B,), for densities.
 
-        A bijection made of others hands this on, so that no more than one cache exists at a time.
+        A bijection made of others calls their forward_only, so that at most one cache exists at a time.
         """
-        y, log_det, _ = self.forward(x)
-        return y, log_det
+        return self.forward(x)[:2]
 
     def inverse_only(self, y: np.ndarray) -> np.ndarray:
         """inverse without its cache: x, for samples."""
         return self.inverse(y)[0]
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
-        """Set data-dependent parameters from x, and return y = forward(x) under them.
-
-        A layer without such parameters has nothing to set.
-        """
+        """Set data-dependent parameters, if there are any, from x, and return forward(x)'s y."""
         return self.forward(x)[0]
 
     def trace(self, x: np.ndarray) -> Generator[Visit, None, np.ndarray]:
-        """Yield (layer, x, y, log_det) of each layer that is not made of others, in forward's order.
+        """Yield (layer, x, y, log_det) of each layer that is not made of others, in order; return y.
 
-        Returns y. A bijection made of others shows them by `yield from inner.trace(x)`, so that
-        diagnosis finds what is inside it.
+        A bijection made of others shows them to diagnosis by `yield from inner.trace(x)`.
         """
         y, log_det = self.forward_only(x)
         yield self, x, y, log_det
@@ -158,9 +143,9 @@ class Net(Module):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
-        """Return dx, and add the derivatives by the parameters to `grads`."""
+        """From a loss's derivative with respect to y to dx; adds to `grads`."""
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
-        """Set data-dependent parameters from x, and return forward's y under them."""
+        """Set data-dependent parameters, if there are any, from x, and return forward(x)'s y."""
         return self.forward(x)[0]

@@ -1,7 +1,6 @@
 """Composition, and with it the memory policy.
 
-Both chains compute the same function and the same gradients; they differ in what they store between
-forward and backward. Each layer checks its own input; a chain checks x where it uses its length.
+Both chains compute the same function and gradients; they differ in what they store for backward.
 """
 
 from collections.abc import Generator
@@ -19,9 +18,8 @@ class Chain(Bijection):
 
     inverse     x = f_1^-1(... f_n^-1(y)): the inverses, last layer first
     log_det     the sum of the layers' log_dets, since the determinants of Jacobians multiply
-    backward    the chain rule, last layer first; every layer gets the same dlog_det, since each
-                log_det is one term of the sum
-    initialize  initializes each layer on the output of those before it.
+    backward    the chain rule, last layer first; every layer gets the same dlog_det, since each log_det
+                is one term of the sum
 
     It stores every layer's cache: memory grows with the number of layers.
 
@@ -89,9 +87,8 @@ class ReversibleChain(Chain):
     section 3). Memory does not grow with the number of layers. The price is one more inverse of these
     layers, and the rounding that inverting adds.
 
-    stored  how many of the last layers store their caches as in a Chain. Backward begins with these
-            layers as soon as forward has run them, so their caches live for a moment only and they
-            need no inverse.
+    stored  how many of the last layers store their caches as in a Chain: backward needs no inverse of
+            these layers, and frees their caches first.
 
     >>> chain, x = minglow.ReversibleChain(minglow.Squeeze(), minglow.Reverse(4)), np.ones((1, 2, 2, 1))
     >>> y, log_det, cache = chain.forward(x)
@@ -119,8 +116,7 @@ class ReversibleChain(Chain):
         return self.first.inverse_only(h), (y, [(h, last_cache)])
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
-        y, stored = cache
-        layers = self.layers
+        (y, stored), layers = cache, self.layers
         if stored:  # popped, so that these caches are freed while the others are recomputed
             y, last_cache = stored.pop()
             dy, layers = self.last.backward(dy, dlog_det, last_cache), self.first.layers

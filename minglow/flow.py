@@ -29,17 +29,15 @@ class Flow(Trainable):
     base       the distribution of the latents
     config     the settings that it was built with, for a flow of minglow.models
 
-    `forward` of the bijection goes from data to latents. labels, (B,) integers, are the classes of the
-    samples, for a base that has some: densities are then p(x | label), and without labels those of
-    the mixture of all classes.
+    labels, (B,) integers, are the classes of the samples, for a base that has some: densities are then
+    p(x | label), and without labels those of the mixture of all classes.
 
-    Every method raises ValueError for input that is empty, not of floats, or not finite in the
-    flow's dtype, and for labels that its base does not have; FloatingPointError where finite input
-    leads to a result that is not.
+    Every method raises ValueError for input that is empty, not of floats, or not finite in the flow's
+    dtype, and for labels that its base does not have; FloatingPointError where finite input leads to a
+    result that is not.
 
     A flow that was moved to a device (`minglow.to_device`) takes and gives arrays there, under the
-    backend "cupy". `nll_backward` then reads no value, so that nothing waits: a NaN that goes in, or
-    arises, is in its result.
+    backend "cupy". `nll_backward` then reads no value, so that nothing waits: NaN stays in its result.
     """
 
     def __init__(self, bijection: Bijection, base: Base, config: Any = None) -> None:
@@ -92,8 +90,8 @@ class Flow(Trainable):
 
             nll = -1/B sum_b [log p_base(z_b) + log_det_b]
 
-        so that dnll/dlog p_base = dnll/dlog_det_b = -1/B. With a `classification_weight`, what is
-        derived is nll + classification_weight * cross_entropy, the latter of the base's classifier.
+        so that dnll/dlog p_base = dnll/dlog_det_b = -1/B. The derivatives are those of
+        nll + classification_weight * cross_entropy, the latter of the base's classifier.
         """
         x, labels = self._checked(x), self._checked_labels(labels, len(x))
         cross_entropy: Any = 0.0
@@ -129,8 +127,8 @@ class Flow(Trainable):
     def reconstruction_error(self, x: np.ndarray) -> float:
         """max |x - inverse(forward(x))| over the batch: how invertible the flow is in its dtype."""
         x = self._checked(x)
-        back = self._inverse(self._forward(x))
-        return self._finite(float(to_host(np.max(np.abs(back - x)))), "reconstruction_error")
+        error = np.max(np.abs(self._inverse(self._forward(x)) - x))
+        return self._finite(float(to_host(error)), "reconstruction_error")
 
     def _forward(self, x: np.ndarray) -> np.ndarray:
         with self._threads(x):
@@ -143,7 +141,7 @@ class Flow(Trainable):
     def _checked(self, x: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
         x = super()._checked(x, shape)
         if not on_host(x) and kernels.current_backend() not in ON_DEVICE:
-            raise ValueError(f"expected minglow.use('cupy') for a flow on a device, "
+            raise ValueError("expected minglow.use('cupy') for a flow on a device, "
                              f"got the backend {kernels.current_backend()}")
         return x
 

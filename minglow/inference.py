@@ -19,11 +19,7 @@ STRENGTH = 1.6  # factor of an attribute's direction in the official code
 
 
 def latent_views(flow: Flow, z: np.ndarray) -> dict[str, np.ndarray]:
-    """Split flat latents (B, D) by level: "level 1", "level 2", ... -> (B, h, w, C).
-
-    Level 1 is the finest. The arrays are views: writing to them changes z. Raises ValueError for
-    latents of another shape.
-    """
+    """Views of flat latents (B, D) by level: "level 1", the finest, "level 2", ... -> (B, h, w, C)."""
     if z.ndim != 2 or z.shape[1:] != flow.base.shape:
         raise ValueError(f"expected latents (B, {prod(flow.base.shape)}), got {z.shape}")
     views: dict[str, np.ndarray] = {}
@@ -34,16 +30,12 @@ def latent_views(flow: Flow, z: np.ndarray) -> dict[str, np.ndarray]:
         bijection = bijection.inner
     last = bijection.layers[-1] if isinstance(bijection, Chain) else None
     shape = last.shape if isinstance(last, Flatten) else z.shape[1:]
-    views[f"level {len(views) + 1}"] = z.reshape(len(z), *shape)
-    return views
+    return views | {f"level {len(views) + 1}": z.reshape(len(z), *shape)}
 
 
 def resample(flow: Flow, x: np.ndarray, levels: Iterable[str], rng: Rng = None,
              temperature: float = 1.0, labels: Labels = None) -> np.ndarray:
-    """x (B, h, w, C) with new random latents in some levels; the other levels' latents stay.
-
-    levels: names of latent_views. Raises ValueError for a name that the flow does not have.
-    """
+    """x (B, h, w, C) with new random latents in some levels, named as in latent_views; others stay."""
     if isinstance(levels, str) or not isinstance(levels, Iterable):
         raise ValueError(f"expected levels to be a list of names, got {levels!r}")
     z = flow.latents(x).copy()  # a bijection that only reshapes returns a view of x
@@ -57,10 +49,7 @@ def resample(flow: Flow, x: np.ndarray, levels: Iterable[str], rng: Rng = None,
 
 
 def interpolate(flow: Flow, start: np.ndarray, end: np.ndarray, frames: int = 9) -> np.ndarray:
-    """Images along straight lines between latents: (B, h, w, C) twice -> (B, frames, h, w, C).
-
-    The first and last frames are the images themselves, up to rounding.
-    """
+    """Images along straight lines between latents: (B, h, w, C) twice -> (B, frames, h, w, C)."""
     if validation.check_array("start", start).shape != validation.check_array("end", end).shape:
         raise ValueError(f"expected images of one shape, got {start.shape} and {end.shape}")
     validation.check_count("frames", frames, 2)
@@ -71,19 +60,12 @@ def interpolate(flow: Flow, start: np.ndarray, end: np.ndarray, frames: int = 9)
 
 
 def attribute_direction(flow: Flow, having: np.ndarray, lacking: np.ndarray) -> np.ndarray:
-    """The mean latent of images that have an attribute, minus that of images that lack it, (D,).
-
-    Kingma & Dhariwal 2018, section 6, semantic manipulation.
-    """
+    """Mean latent of images with an attribute minus that of images without, (D,): Glow, section 6."""
     return flow.latents(having).mean(axis=0) - flow.latents(lacking).mean(axis=0)
 
 
 def apply_attribute(flow: Flow, x: np.ndarray, direction: np.ndarray, strength: float) -> np.ndarray:
-    """x with its latents shifted along an attribute's direction.
-
-    The official code uses strengths in [-1, 1]. Raises ValueError for a direction of another shape
-    than the latents'.
-    """
+    """x with its latents shifted along an attribute's direction; official strengths are in [-1, 1]."""
     if validation.check_array("direction", direction).shape != flow.base.shape:
         raise ValueError(f"expected a direction {flow.base.shape}, got {direction.shape}")
     strength = validation.check_number("strength", strength, minimum=-np.inf)

@@ -28,10 +28,7 @@ def style() -> None:
 
 
 def tile(images: np.ndarray, columns: int, bins: int, gap: int = 1) -> np.ndarray:
-    """Images (N, h, w, C) as one picture, `columns` in a row, (H, W) or (H, W, C) in [0, 1].
-
-    Gaps and empty cells are NaN, which matplotlib draws transparent.
-    """
+    """Images (N, h, w, C) as one picture, (H, W) or (H, W, C) in [0, 1]; gaps are NaN: transparent."""
     count, height, width, channels = images.shape
     rows = -(-count // columns)
     picture = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), np.nan)
@@ -43,12 +40,8 @@ def tile(images: np.ndarray, columns: int, bins: int, gap: int = 1) -> np.ndarra
 
 def image_sheet(images: np.ndarray, columns: int, bins: int, title: str = "",
                 row_labels: Sequence[str] = ()) -> Figure:
-    """A figure of integer images (N, h, w, C), enlarged without smoothing.
-
-    row_labels: a label at the left of each row. In gray images 0 is white.
-    """
-    picture = tile(images, columns, bins)
-    height, width = picture.shape[:2]
+    """A figure of integer images (N, h, w, C), with labels at the left of its rows; gray 0 is white."""
+    height, width = tile(images, columns, bins).shape[:2]
     inches = min(8.0, 0.55 * columns)
     size = max(3.5, inches + 0.8), max(1.2, inches * height / width + 0.6)  # room for the title
     figure = Figure(figsize=size, layout="constrained")
@@ -64,23 +57,19 @@ def image_sheet(images: np.ndarray, columns: int, bins: int, title: str = "",
 def draw_images(axes: Axes, images: np.ndarray, bins: int, columns: int, title: str = "") -> None:
     """Integer images (N, h, w, C) on axes, `columns` in a row, enlarged without smoothing."""
     picture = tile(images, columns, bins)
-    if picture.ndim == 3:
-        picture = np.nan_to_num(picture, nan=0.85)
+    picture = np.nan_to_num(picture, nan=0.85) if picture.ndim == 3 else picture
     axes.imshow(picture, cmap=GRAYS, vmin=0, vmax=1, interpolation="nearest")  # ignores cmap in color
     axes.set(xticks=[], yticks=[], title=title, facecolor="0.85")  # shows in the gaps
     axes.spines[:].set_visible(False)
 
 
 def draw_matrix(axes: Axes, matrix: np.ndarray, title: str = "", limit: float | None = None) -> None:
-    """A matrix as a heat map with a color bar: white is 0, red positive, blue negative.
-
-    limit: the value of the darkest red; by default the largest absolute entry.
-    """
+    """A heat map: 0 is white, positive red, negative blue; `limit` or the largest entry is darkest."""
     limit = limit or float(np.abs(matrix).max()) or 1.0
     drawn = axes.imshow(matrix, cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
     axes.figure.colorbar(drawn, ax=axes, shrink=0.8)
-    for axis in axes.xaxis, axes.yaxis:
-        axis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title)
     axes.spines[:].set_visible(True)
 
@@ -104,13 +93,12 @@ def density_on_grid(log_prob: Callable[[np.ndarray], np.ndarray], limit: float =
                     dtype: type = np.float32) -> tuple[np.ndarray, np.ndarray, float]:
     """exp(log_prob) at the centers of cells x cells squares of [-limit, limit]^2.
 
-    Returns the edges of the cells (cells + 1,), the density (cells, cells), indexed [x_2, x_1] as in
-    pcolormesh, and the sum of density times area, which is 1 if no density lies outside.
+    Returns the edges (cells + 1,), the density (cells, cells), indexed [x_2, x_1] as in pcolormesh, and
+    the sum of density times area, which is 1 if no density lies outside.
     """
     edges = np.linspace(-limit, limit, cells + 1)
     centers = (edges[:-1] + edges[1:]) / 2
-    x1, x2 = np.meshgrid(centers, centers)
-    points: np.ndarray = np.column_stack([x1.ravel(), x2.ravel()]).astype(dtype)
+    points: np.ndarray = np.stack(np.meshgrid(centers, centers), axis=-1).reshape(-1, 2).astype(dtype)
     density = np.exp(log_prob(points).astype(np.float64)).reshape(cells, cells)
     return edges, density, float(density.sum() * (2 * limit / cells) ** 2)
 
@@ -122,12 +110,8 @@ SIGNS = {"fa-minus": "-", "fa-fast-backward": "⏮", "fa-step-backward": "⏴",
 
 
 def animation_html(animation: Animation, description: str, fps: int = 4) -> str:
-    """An animation player as HTML, for a page or IPython's HTML(...); it loads nothing from the network.
-
-    description: alternative text for readers who cannot see the animation.
-    """
-    page = animation.to_jshtml(fps=fps, default_mode="once")
-    page = re.sub(r"<link\b[^>]*>", "", page)
+    """An animation player as HTML that loads nothing from the network; `description` is for alt."""
+    page = re.sub(r"<link\b[^>]*>", "", animation.to_jshtml(fps=fps, default_mode="once"))
     page = re.sub(r'<i class="fa ([^"]*)"></i>', lambda icon: SIGNS[icon[1]], page)
     return page.replace("<img id=", f'<img alt="{html.escape(description)}" id=')
 
@@ -143,13 +127,12 @@ def training_curves(curve: Sequence[tuple[int, float, float]], bins: int) -> Fig
     uniform = np.log2(bins)
     axes.axhline(uniform, color="0.5", linestyle=":", label=f"uniform model, {uniform:.2f}")
     marker = "." if len(steps) < 20 else ""  # a line through one point is invisible
-    axes.plot(steps, bits, marker=marker, color="#0072B2", label="training batches")
-    at_the_end = f"held out, {held_out_bits[-1]:.2f} at the end"
-    axes.plot(steps, held_out_bits, marker=marker, color="#D55E00", label=at_the_end)
-    axes.set_ylim(0.9 * min(*bits, *held_out_bits), 1.1 * max(uniform, *bits, *held_out_bits))
+    held_out_label = f"held out, {held_out_bits[-1]:.2f} at the end"
+    for values, color, label in zip((bits, held_out_bits), COLORS, ("training batches", held_out_label)):
+        axes.plot(steps, values, marker=marker, color=color, label=label)
+    axes.set(xlabel="step", ylabel="bits per dimension",
+             ylim=(0.9 * min(*bits, *held_out_bits), 1.1 * max(uniform, *bits, *held_out_bits)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("step")
-    axes.set_ylabel("bits per dimension")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

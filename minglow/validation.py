@@ -1,12 +1,11 @@
 """Argument validation with single-line error messages.
 
-`name` is the name of an argument, or a few words for it. Every check raises ValueError, and returns
-the value that it was given.
+`name` is the name of an argument, or a few words for it. Checks raise ValueError or return the value.
 """
 
 import os
 import sys
-from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from reprlib import repr as shortened
 from typing import Any, TypeVar
@@ -42,12 +41,10 @@ def check_number(name: str, value: Any, minimum: float = 0.0, below: float = inf
 
 def check_shape(value: Any, name: str = "shape") -> tuple[int, ...]:
     """A tuple or list of whole numbers of at least 1, no more than NumPy has axes."""
-    if not isinstance(value, (tuple, list)) or not 1 <= len(value) <= MAX_AXES or not all(
-            isinstance(size, (int, np.integer)) and not isinstance(size, bool) and 1 <= size <= MAX_COUNT
-            for size in value):
-        raise ValueError(f"expected {name} to be a tuple of whole numbers of at least 1, "
-                         f"got {shortened(value)}")
-    return tuple(map(int, value))
+    if isinstance(value, (tuple, list)) and 1 <= len(value) <= MAX_AXES:
+        with suppress(ValueError):
+            return tuple(check_count(name, size) for size in value)
+    raise ValueError(f"expected {name} to be a tuple of whole numbers of at least 1, got {shortened(value)}")
 
 
 def check_array(name: str, value: Any) -> Any:
@@ -65,13 +62,6 @@ def check_instance(name: str, value: Any, kind: type[T]) -> T:
     return value
 
 
-def check_callable(name: str, value: Any) -> Callable[..., Any]:
-    """A class or a function that builds something."""
-    if not callable(value):
-        raise ValueError(f"expected {name} to be a class or a function, got {shortened(value)}")
-    return value
-
-
 def check_path(value: Any) -> Any:
     """The path of a file: str or pathlib.Path."""
     if not isinstance(value, (str, os.PathLike)) or "\0" in str(value) or value == "":
@@ -80,11 +70,7 @@ def check_path(value: Any) -> Any:
 
 
 def single_line(text: object) -> str:
-    """The text as one line of printable characters: others are escaped, a long end is cut.
-
-    A file's content or another library's error may hold line ends, or sequences that command a
-    terminal.
-    """
+    """The text as one line of at most MAX_LINE printable characters, for untrusted texts."""
     words = " ".join(str(text).split())
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in words[:MAX_LINE])
     return "".join(shown) + "..." * (len(words) > MAX_LINE)

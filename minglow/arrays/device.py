@@ -1,13 +1,10 @@
 """Move arrays and modules to a GPU and back.
 
 CuPy's arrays implement NumPy's functions, so that the same layers run on the host and on a device. GPU
-work is asynchronous; reading a value blocks until it is ready. Therefore
-
-- only `to_device` and `to_host` move data, and an operation on arrays of both sides raises;
-- a training step reads one value (training/loop.py). Layers skip checks of values on a device
-  (`on_host`); that one read finds the same faults.
-
-CuPy is imported on first use.
+work is asynchronous; reading a value blocks until it is ready. Therefore only `to_device` and `to_host`
+move data, an operation on arrays of both sides raises, and a training step reads one value
+(training/loop.py). Layers skip checks of values on a device (`on_host`); that one read finds the same
+faults. CuPy is imported on first use.
 """
 
 from typing import Any, TypeVar
@@ -51,16 +48,13 @@ def to_device(thing: T) -> T:
     """An array's copy on the GPU; or the same flow, layer or dequantizer with its parameters moved.
 
     Move a flow before training: an optimizer keeps the vectors that it was built with. Raises
-    ImportError if CuPy, a driver or a GPU is missing.
+    ImportError.
     """
     return _move(thing, cupy().asarray)
 
 
 def to_host(thing: T) -> T:
-    """The reverse of `to_device`; blocks until the values are ready.
-
-    Returns an array of the host unchanged.
-    """
+    """The reverse of `to_device`, which blocks until the values are ready; a host array stays itself."""
     return _move(thing, lambda array: array if on_host(array) else array.get())
 
 
@@ -77,12 +71,10 @@ def all_finite(array: Any) -> bool:
 def _move(thing: Any, move: Any) -> Any:
     if not isinstance(thing, Module):
         return move(thing)
-    modules = [module for _, module in thing.walk()]
-    for module in modules:
+    for _, module in thing.walk():
         for arrays in module.params, module.grads, module.constants:
-            for name in arrays:
-                arrays[name] = move(arrays[name])
-    for module in modules:
+            arrays.update({name: move(array) for name, array in arrays.items()})
+    for _, module in thing.walk():
         if isinstance(getattr(module, "flat", None), FlatParams):
             module.flat = FlatParams(module)  # type: ignore[attr-defined]
     return thing

@@ -50,19 +50,14 @@ def zero_log_det(x: np.ndarray) -> np.ndarray:
 
 def check_batch(layer: Module, x: np.ndarray, channels: int | None = None) -> None:
     """Raise ValueError unless x is a non-empty (B, ..., channels) array of float32 or float64."""
-    last = "C" if channels is None else channels
-    if not hasattr(x, "ndim"):
-        kind = type(x).__name__
-        raise ValueError(f"{layer} expected an array of shape (B, ..., {last}), got a {kind}")
-    if x.ndim < 2 or (channels is not None and x.shape[-1] != channels):
-        raise ValueError(f"{layer} expected an array of shape (B, ..., {last}), got {x.shape}")
+    found = x.shape if hasattr(x, "ndim") else f"a {type(x).__name__}"
+    if not hasattr(x, "ndim") or x.ndim < 2 or channels not in (None, x.shape[-1]):
+        raise ValueError(f"{layer} expected an array of shape (B, ..., {channels or 'C'}), got {found}")
     if 0 in x.shape:
         raise ValueError(f"{layer} expected at least one sample, got an empty array {x.shape}")
     if x.dtype not in DTYPES:
-        raise ValueError(
-            f"{layer} expected float32 or float64, got {x.dtype}"
-            + ("; minglow.dequantize turns integer images into floats" * (x.dtype.kind in "iu"))
-        )
+        hint = "; minglow.dequantize turns integer images into floats" * (x.dtype.kind in "iu")
+        raise ValueError(f"{layer} expected float32 or float64, got {x.dtype}{hint}")
 
 
 def check_side(layer: Module, x: np.ndarray, parameter: np.ndarray) -> None:
@@ -87,15 +82,14 @@ def check_images(layer: Module, x: np.ndarray, channels: int | None = None,
     """Raise ValueError unless x is (B, h, w, channels) with h, w and channels divisible by these."""
     check_input(layer, x, channels)
     if x.ndim != 4 or any(size % divisor for size, divisor in zip(x.shape[1:], divisible_by)):
-        last = "C" if channels is None else channels
         where = "" if divisible_by == (1, 1, 1) else f" with (h, w, C) divisible by {divisible_by}"
-        raise ValueError(f"{layer} expected images (B, h, w, {last}){where}, got {x.shape}")
+        raise ValueError(f"{layer} expected images (B, h, w, {channels or 'C'}){where}, got {x.shape}")
 
 
-def check_samples(layer: Module, x: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless x is (B, *shape)."""
-    check_input(layer, x)
-    if x.shape[1:] != shape:
+def check_samples(layer: Module, x: np.ndarray, shape: tuple[int, ...] | None) -> None:
+    """Raise ValueError unless check_batch accepts x, and x is (B, *shape) if there is a shape."""
+    check_batch(layer, x)
+    if shape is not None and x.shape[1:] != shape:
         expected = ", ".join(map(str, ("B", *shape)))
         raise ValueError(f"{layer} expected an array of shape ({expected}), got {x.shape}")
 

@@ -1,16 +1,13 @@
-"""The number of threads for matrix products.
-
-The linear algebra library (BLAS) computes the products. Numba's kernels are serial and need no setting.
-"""
+"""The number of threads for matrix products, which BLAS computes. Numba's kernels are serial."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import repeat
 from reprlib import repr as shortened
-from types import TracebackType
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -18,15 +15,18 @@ from threadpoolctl import ThreadpoolController
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
              "VECLIB_MAXIMUM_THREADS")
 MAX_THREADS = 4096
+# Below this many multiplications, one thread is faster: two threads wait for each other at the end of
+# every product, which takes longer than a small product. They wait far longer if another process uses
+# one of their cores.
+SMALL = 2**25
 
 
 class threads:
     """Use n threads for matrix products: `minglow.threads(1)`.
 
-    The setting lasts until the next one; `with minglow.threads(1): ...` restores the previous one at
-    the end of the block. By default large flows use all cores and small flows use one, unless a
-    variable such as OMP_NUM_THREADS sets the number. Raises ValueError unless n is a whole number
-    from 1 to 4096.
+    The setting lasts until the next one; `with minglow.threads(1): ...` restores the previous one at the
+    end. By default large flows use all cores and small flows one, unless a variable such as
+    OMP_NUM_THREADS sets the number. Raises ValueError unless n is a whole number from 1 to 4096.
     """
 
     chosen: int | None = None  # the setting in force
@@ -34,23 +34,15 @@ class threads:
     def __init__(self, n: int) -> None:
         if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_THREADS:
             raise ValueError(f"expected a number of threads from 1 to {MAX_THREADS}, got {shortened(n)}")
-        self.previous = threads.chosen, [library.num_threads for library in libraries()]
+        self.previous = threads.chosen, _set_threads(repeat(n))
         threads.chosen = n
-        _set_threads([n] * len(libraries()))
 
     def __enter__(self) -> threads:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         threads.chosen, numbers = self.previous
         _set_threads(numbers)
-
-
-# Below this many multiplications, one thread is faster: two threads wait for each other at the end of
-# every product, which takes longer than a small product. They wait far longer if another process uses
-# one of their cores.
-SMALL = 2**25
 
 
 @contextmanager
@@ -59,8 +51,7 @@ def threads_for_products(multiplications: int) -> Iterator[None]:
     if multiplications >= SMALL or threads.chosen or any(map(os.environ.get, VARIABLES)):
         yield
         return
-    numbers = [library.num_threads for library in libraries()]
-    _set_threads([1] * len(numbers))
+    numbers = _set_threads(repeat(1))
     try:
         yield
     finally:
@@ -78,6 +69,9 @@ def libraries() -> list[Any]:
     return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-def _set_threads(numbers: list[int]) -> None:
+def _set_threads(numbers: Iterable[int]) -> list[int]:
+    """Set the number of threads of each library; return the previous ones."""
+    previous = [library.num_threads for library in libraries()]
     for library, number in zip(libraries(), numbers):
         library.set_num_threads(number)
+    return previous

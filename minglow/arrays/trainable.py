@@ -8,7 +8,7 @@ import numpy as np
 
 from minglow.arrays.device import all_finite, on_host
 from minglow.arrays.memory import trim_freed_memory
-from minglow.arrays.shapes import check_batch, check_side
+from minglow.arrays.shapes import check_samples, check_side
 from minglow.arrays.threads import threads_for_products
 from minglow.bijection import Module
 from minglow.params import FlatParams
@@ -21,7 +21,7 @@ class Trainable(Module):
 
     flat     all parameters as one vector (FlatParams)
     dtype    the parameters' dtype; arrays that come in are cast to it
-    largest  the size of its largest parameter: with the batch, it says how large matrix products are
+    largest  the size of the largest parameter, which bounds the size of matrix products
     """
 
     flat: FlatParams
@@ -51,20 +51,13 @@ class Trainable(Module):
         self.flat = FlatParams(self)
 
     def _threads(self, x: np.ndarray) -> AbstractContextManager[None]:
-        """The one policy of every method: how many threads the matrix products of a batch use.
-
-        Sums round differently on one thread and on two, so that equal calls give equal bits only
-        under one policy.
-        """
+        """One policy for all methods: sums round differently on two threads than on one."""
         return threads_for_products(x.size * self.largest)
 
     def _checked(self, x: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
         """x (B, *shape) in the module's dtype. Raises ValueError for what it cannot take."""
-        check_batch(self, x)
+        check_samples(self, x, shape)
         check_side(self, x, self.flat.value)
-        if shape is not None and x.shape[1:] != shape:
-            expected = ", ".join(map(str, ("B", *shape)))
-            raise ValueError(f"{self} expected an array of shape ({expected}), got {x.shape}")
         with np.errstate(over="ignore"):  # a float64 that is too large for float32 becomes inf
             x = x.astype(self.dtype, copy=False)
         if on_host(x) and not np.isfinite(x).all():

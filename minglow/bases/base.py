@@ -7,15 +7,15 @@ from minglow.bijection import Module, Rng
 
 Labels = np.ndarray | None
 
+
 class Base(Module):
     """A distribution over latents of one shape, with or without parameters of its own.
 
     shape    of one sample, without the batch
     classes  how many classes it distinguishes; 0 if it ignores labels
 
-    labels, (B,) integers, say which class each sample is of; None where that is not known. A
-    class-conditional base answers for the mixture of its classes then. All log-probabilities are in
-    nats. Raises ValueError for a shape that is none.
+    labels, (B,) integers, are the samples' classes. Without labels a class-conditional base is the
+    mixture of its classes. All log-probabilities are in nats. Raises ValueError for an invalid shape.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int = 0) -> None:
@@ -38,15 +38,14 @@ class Base(Module):
 
     def log_prob_given_class(self, z: np.ndarray) -> np.ndarray:
         """log p(z_b | k) of each sample and class, (B, K), in nats."""
-        given = [self.log_prob(z, np.full(len(z), k)) for k in range(self.classes)]
-        return np.stack(given, axis=1)
+        return np.stack([self.log_prob(z, np.full(len(z), k)) for k in range(self.classes)], axis=1)
 
     def cross_entropy(self, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """-log of the label's probability by the base's classifier, (B,), in nats."""
         raise ValueError(f"{self} expected a base with a classifier, got none")
 
-    def cross_entropy_backward(self, dentropy: np.ndarray, z: np.ndarray, labels: np.ndarray,
-                               ) -> np.ndarray:
+    def cross_entropy_backward(self, dentropy: np.ndarray, z: np.ndarray,
+                               labels: np.ndarray) -> np.ndarray:
         """Pull a loss's derivative with respect to cross_entropy, (B,), back to z; adds to `grads`."""
         raise ValueError(f"{self} expected a base with a classifier, got none")
 

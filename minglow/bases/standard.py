@@ -15,17 +15,14 @@ class StandardNormal(Base):
     """
 
     def log_prob(self, z: np.ndarray, labels: Labels = None) -> np.ndarray:
-        """log p of each sample, (B,), in nats; z: (B, *shape)."""
         flat = self.as_vectors(z)
         return -0.5 * np.einsum("bi,bi->b", flat, flat) - 0.5 * prod(self.shape) * log(2 * pi)
 
     def backward(self, dlog_prob: np.ndarray, z: np.ndarray, labels: Labels = None) -> np.ndarray:
-        """Pull a loss's derivative with respect to log_prob, (B,), back to z."""
         return (-dlog_prob[:, None] * self.as_vectors(z)).reshape(z.shape)
 
     def sample(self, n: int, rng: Rng = None, dtype: type = np.float32, temperature: float = 1.0,
                labels: Labels = None) -> np.ndarray:
-        """Draw n samples, (n, *shape); temperature multiplies the standard deviation."""
         noise = np.random.default_rng(rng).standard_normal((n, *self.shape), dtype)
         return dtype(temperature) * noise
 
@@ -39,16 +36,13 @@ class StandardLogistic(Base):
     """
 
     def log_prob(self, z: np.ndarray, labels: Labels = None) -> np.ndarray:
-        """log p of each sample, (B,), in nats; z: (B, *shape)."""
         size = np.abs(self.as_vectors(z))  # softplus(z) + softplus(-z) = |z| + 2 log(1 + exp(-|z|))
         return -(size + 2 * np.log1p(np.exp(-size))).sum(axis=1)
 
     def backward(self, dlog_prob: np.ndarray, z: np.ndarray, labels: Labels = None) -> np.ndarray:
-        """Pull a loss's derivative with respect to log_prob, (B,), back to z."""
         return (-dlog_prob[:, None] * np.tanh(self.as_vectors(z) / 2)).reshape(z.shape)
 
     def sample(self, n: int, rng: Rng = None, dtype: type = np.float32, temperature: float = 1.0,
                labels: Labels = None) -> np.ndarray:
-        """Draw n samples, (n, *shape); temperature multiplies the standard deviation."""
         rng = np.random.default_rng(rng)
         return (temperature * rng.logistic(size=(n, *self.shape))).astype(dtype)

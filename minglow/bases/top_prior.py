@@ -26,11 +26,9 @@ class TopPrior(Base):
               dL/dlog_std_kc = sum_bp g_bk (r_bkpc^2 - 1)
     initialization  zeros: N(0, I) for every class
 
-    classes=0 corresponds to `learn_top` of the official code, with K = 1; classes=K corresponds to
-    its `ycond` (openai/glow, model.py, `prior`).
-
-    With classes, it also has the official code's classifier (`weight_y` there), a zero-initialized
-    linear map of the top level's mean over pixels:
+    classes=0 corresponds to `learn_top` of the official code, with K = 1; classes=K corresponds to its
+    `ycond` (openai/glow, model.py, `prior`). With classes, it also has the official code's classifier
+    (`weight_y` there), a zero-initialized linear map of the top level's mean over pixels:
 
         logits_bk = mean_p(u_bp) . weight_k + bias_k           weight: (K, C); bias: (K,)
 
@@ -54,7 +52,6 @@ class TopPrior(Base):
             self.add_param("bias", np.zeros(classes, dtype))
 
     def log_prob_given_class(self, z: np.ndarray) -> np.ndarray:
-        """log p(z_b | k) of each sample and class, (B, K), in nats; z: (B, D)."""
         others, top = self._parts(z)
         r = self._residual(top)
         squares = np.einsum("bi,bi->b", others, others)[:, None] + np.einsum("bkpc,bkpc->bk", r, r)
@@ -62,7 +59,6 @@ class TopPrior(Base):
         return -0.5 * squares - log_std - 0.5 * self.shape[0] * log(2 * pi)
 
     def log_prob(self, z: np.ndarray, labels: Labels = None) -> np.ndarray:
-        """log p(z_b | label_b), (B,), in nats; without labels that of the mixture of all classes."""
         log_probs = self.log_prob_given_class(z)
         if labels is not None and self.classes:
             return _at(log_probs, labels)
@@ -71,7 +67,6 @@ class TopPrior(Base):
         return _at(log_probs, k) - _at(log_softmax(log_probs), k) - log(log_probs.shape[1])
 
     def backward(self, dlog_prob: np.ndarray, z: np.ndarray, labels: Labels = None) -> np.ndarray:
-        """Pull a loss's derivative with respect to log_prob, (B,), back to z; adds to `grads`."""
         others, top = self._parts(z)
         responsibility = np.exp(log_softmax(self.log_prob_given_class(z)))
         if labels is not None and self.classes:
@@ -86,14 +81,10 @@ class TopPrior(Base):
 
     def sample(self, n: int, rng: Rng = None, dtype: type = np.float32, temperature: float = 1.0,
                labels: Labels = None) -> np.ndarray:
-        """Draw n samples, (n, D), given their labels; without labels of uniformly random classes.
-
-        temperature multiplies the standard deviations, not the means.
-        """
-        rng = np.random.default_rng(rng)
+        """Base's; without labels, of uniformly random classes. The means have no temperature."""
+        rng, mean, std = np.random.default_rng(rng), self.params["mean"], np.exp(self.params["log_std"])
         if labels is None or not self.classes:
-            labels = rng.integers(len(self.params["mean"]), size=n)
-        mean, std = self.params["mean"], np.exp(self.params["log_std"])
+            labels = rng.integers(len(mean), size=n)
         z = to_device_of(dtype(temperature) * rng.standard_normal((n, *self.shape), dtype), mean)
         others, top = self._parts(z)
         labels = to_device_of(labels, mean)
@@ -105,12 +96,10 @@ class TopPrior(Base):
         return self._parts(z)[1].mean(axis=1) @ self.params["weight"].T + self.params["bias"]
 
     def cross_entropy(self, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """-log of the classifier's probability of the label, (B,), in nats."""
         return -_at(log_softmax(self.logits(z)), labels)
 
-    def cross_entropy_backward(self, dentropy: np.ndarray, z: np.ndarray, labels: np.ndarray,
-                               ) -> np.ndarray:
-        """Pull a loss's derivative with respect to cross_entropy, (B,), back to z; adds to `grads`."""
+    def cross_entropy_backward(self, dentropy: np.ndarray, z: np.ndarray,
+                               labels: np.ndarray) -> np.ndarray:
         _, top = self._parts(z)
         probability = np.exp(log_softmax(self.logits(z)))
         dlogits = dentropy[:, None] * (probability - one_hot(labels, probability))

@@ -29,22 +29,22 @@ def run_check(args: argparse.Namespace) -> int:
     except Exception as error:  # the user's own code may raise anything
         raise ValueError(f"{args.target}: {_describe_error(error)}") from None
     print(f"{type(layer).__name__}, on batches of shape {shapes}")
-    checks, failed = layer_checks(rng=args.seed), 0
+    checks: Any = layer_checks(rng=args.seed)
+    failed = 0
     for name, check in checks:
         try:
             check(layer)
-            print(f"passed  {name:10}  {_summary(check)}")
-        except PropertyFailed as error:
-            print(f"FAILED  {name:10}  {error}")
+            summary = str(check.func.__doc__).strip().splitlines()[0].rstrip(".")
+            print(f"passed  {name:10}  {summary}")
+        except Exception as error:  # the user's own code may raise anything
             failed += 1
-            if name == "returns":
+            found = isinstance(error, PropertyFailed)
+            print(f"FAILED  {name:10}  {error if found else _describe_error(error)}")
+            if found and name == "returns":
                 print("The other properties are checked once the methods return the right values.")
                 break
-        except Exception as error:  # the user's own code may raise anything
-            print(f"FAILED  {name:10}  {_describe_error(error)}")
-            failed += 1
-    count = len(checks)
-    print(f"{failed} of {count} properties failed" if failed else f"all {count} properties passed")
+    total = len(checks)
+    print(f"{failed} of {total} properties failed" if failed else f"all {total} properties passed")
     return 1 if failed else 0
 
 
@@ -88,8 +88,3 @@ def _describe_error(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = f"in {frame.name}, {Path(frame.filename).name}:{frame.lineno}"
     return single_line(f"raised {type(error).__name__} {place}: {error}")
-
-
-def _summary(check: Any) -> str:
-    """The first line of a check's docstring."""
-    return str(check.func.__doc__).strip().splitlines()[0].rstrip(".")

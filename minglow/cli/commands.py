@@ -17,11 +17,10 @@ from minglow.runs import pictures
 from minglow.runs.config import DataConfig, RunConfig
 from minglow.runs.folder import in_run
 from minglow.runs.loading import SAFETENSORS, build, load_run, read, run_config
-from minglow.storage import checkpoint
 from minglow.storage.archive import replacing
 from minglow.storage.config import pick
 from minglow.storage.weights import export_safetensors
-from minglow.training.diagnosis import Invertibility, invertibility
+from minglow.training.diagnosis import invertibility
 from minglow.training.evaluation import evaluate, labels_for
 from minglow.validation import single_line
 
@@ -38,12 +37,12 @@ def data_for(config: RunConfig, args: argparse.Namespace) -> data.Images:
     if reading.data in data.PACKAGED and "data" in given and "bins" not in given:
         reading = replace(reading, bins=None)  # a packaged data set knows its own
     images = reading.load()
-    if images.held_out.shape[1:] != config.model.shape:
-        raise ValueError(f"expected images of the model's shape {config.model.shape}, "
-                         f"got {images.held_out.shape[1:]} in {reading.data}")
-    if images.bins != config.data.final_bins:
-        raise ValueError(f"expected the model's {config.data.final_bins} bins, "
-                         f"got {images.bins} in {reading.data}")
+    shape, bins = images.held_out.shape[1:], config.data.final_bins
+    if shape != config.model.shape:
+        raise ValueError(f"expected images of the model's shape {config.model.shape}, got {shape} "
+                         f"in {reading.data}")
+    if images.bins != bins:
+        raise ValueError(f"expected the model's {bins} bins, got {images.bins} in {reading.data}")
     return images
 
 
@@ -66,13 +65,13 @@ def run_sample(args: argparse.Namespace) -> None:
     suffix = "" if label is None else f"-label{label}"
     name = f"samples{suffix}-T{args.temperature:g}-seed{args.seed}.png"
     out = args.out or in_run(args.checkpoint, name)
+    chosen = flow, args.number, args.temperature, args.seed, bins, label
     if out.suffix == ".npy":
-        images = pictures.sample_images(flow, args.number, args.temperature, args.seed, bins, label)
+        images = pictures.sample_images(*chosen)
         with replacing(out) as file:
             np.save(file, images)
     else:
-        figure = pictures.sample_sheet(flow, args.number, args.temperature, args.seed, bins, label)
-        out = save(figure, out)
+        out = save(pictures.sample_sheet(*chosen), out)
     print_facts(samples=out)
 
 
@@ -95,14 +94,17 @@ def run_info(args: argparse.Namespace) -> None:
         print_facts(values=sum(array.size for array in saved.module.values()))
         return
     flow = build(saved)
-    checkpoint.restore(saved, flow)
     parts = (flow.config,) if saved.config.keys() == {"model"} else run_config(saved)
     print_facts(model=flow.config.model)
     for part in parts:  # validated, unlike saved.config
         print_facts(**{key: value for key, value in part.to_json().items() if value is not None})
     print_facts(parameters=flow.flat.value.size)
-    samples = np.clip(flow.sample(16, rng=0), -0.5, 0.5)
-    print_facts(**invertibility_facts(invertibility(flow, samples)))
+    found = invertibility(flow, np.clip(flow.sample(16, rng=0), -0.5, 0.5))
+    print_facts(largest_condition_number=f"{found.condition:.1f}", its_layer=found.worst_weight,
+                smallest_scale=f"{found.scale:.1e}", its_coupling=found.worst_coupling,
+                round_trip_error=f"{found.round_trip:.1e}")
+    if found.warning():
+        print_facts(warning=found.warning())
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -119,21 +121,12 @@ def run_export(args: argparse.Namespace) -> None:
     print_facts(weights=out)
 
 
-def invertibility_facts(found: Invertibility) -> dict[str, str]:
-    """How invertible a flow is, as facts to print."""
-    facts = {"largest_condition_number": f"{found.condition:.1f}", "its_layer": found.worst_weight,
-             "smallest_scale": f"{found.scale:.1e}", "its_coupling": found.worst_coupling,
-             "round_trip_error": f"{found.round_trip:.1e}"}
-    return facts | ({"warning": found.warning()} if found.warning() else {})
-
-
 def report_quality(flow: Flow, images: data.Images, dequantizer: Dequantizer) -> None:
     """Print the summary that train and evaluate share."""
     labels = labels_for(flow, images.held_out_labels, len(images.held_out))
     bits = evaluate(flow, images.held_out, images.bins, samples=8, labels=labels,
                     dequantizer=dequantizer)
-    x = dequantize(images.held_out[:256], images.bins, np.random.default_rng(0), flow.dtype)
-    x = to_device_of(x, flow.flat.value)
+    x = to_device_of(dequantize(images.held_out[:256], images.bins, 0, flow.dtype), flow.flat.value)
     print_facts(held_out_bits_per_dim=f"{bits:.3f}", uniform_model=f"{np.log2(images.bins):.3f}",
                 round_trip_error=f"{flow.reconstruction_error(x):.1e}")
     if labels is not None:

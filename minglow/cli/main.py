@@ -17,10 +17,11 @@ import minglow
 from minglow import kernels
 from minglow.cli.check import run_check
 from minglow.cli.commands import run_evaluate, run_export, run_info, run_interpolate, run_sample
-from minglow.cli.options import Parser, add_config, add_model, count, path, positive_number
+from minglow.cli.options import Parser, add_config, add_model, count, parse, path
 from minglow.cli.terminal import discard_output, print_error
 from minglow.cli.train import run_train
 from minglow.runs.config import DataConfig
+from minglow.storage.config import Option
 from minglow.training import Interrupted, TrainingConfig
 from minglow.training.distributed import ProcessError, launched
 from minglow.validation import single_line
@@ -32,25 +33,28 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"minglow {minglow.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, example: str) -> argparse.ArgumentParser:
-        text = inspect.cleandoc(run.__doc__)
+    def command(run: Any, example: str, machine: bool = True, out: str = "") -> argparse.ArgumentParser:
+        name, text = example.split()[1], inspect.cleandoc(run.__doc__)
         sub = commands.add_parser(
             name, help=text.splitlines()[0], description=text, epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter)
         sub.set_defaults(run=run, parser=sub)
+        if name not in ("train", "check"):
+            sub.add_argument("checkpoint", type=path,
+                             help="a run's folder, its model.npz, or a .safetensors file")
+        if out:
+            sub.add_argument("--out", type=path, help=f"file to write (default: {out} folder)")
+        if machine:
+            sub.add_argument("--backend", choices=kernels.BACKENDS, default=argparse.SUPPRESS,
+                             help="implementation of the hot loops (default: numba)")
+            sub.add_argument("--threads", type=count("threads"), default=argparse.SUPPRESS,
+                             help="BLAS threads (default: all cores for large flows, 1 for small ones)")
         return sub
-
-    def add_machine(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--backend", choices=kernels.BACKENDS, default=argparse.SUPPRESS,
-                         help="implementation of the hot loops (default: numba)")
-        sub.add_argument("--threads", type=count("threads"), default=argparse.SUPPRESS,
-                         help="BLAS threads (default: all cores for large flows, 1 for small ones)")
 
     def add_seed(sub: argparse.ArgumentParser, what: str) -> None:
         sub.add_argument("--seed", type=count("seed", 0), default=0, help=f"seed of {what} (default: 0)")
 
-    sub = command("train", run_train, "minglow train --data photos.npz -L 3 -K 8 --hidden 128")
-    add_machine(sub)
+    sub = command(run_train, "minglow train --data photos.npz -L 3 -K 8 --hidden 128")
     add_config(sub, DataConfig)
     add_model(sub)
     add_config(sub, TrainingConfig)
@@ -61,51 +65,35 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--resume", type=path, metavar="RUN", default=argparse.SUPPRESS,
                      help="resume an interrupted run with the options that it was started with")
 
-    sub = command("sample", run_sample, "minglow sample runs/digits-1 -n 64 --temperature 0.8")
-    add_checkpoint(sub, out=True)
-    add_machine(sub)
+    sub = command(run_sample, "minglow sample runs/digits-1 -n 64 --temperature 0.8",
+                  out="a .png in the model's")
     add_seed(sub, "the samples")
     sub.add_argument("-n", dest="number", type=count("n"), default=80,
                      help="number of samples (default: 80)")
-    sub.add_argument("--temperature", type=positive_number("temperature"), default=0.8,
+    sub.add_argument("--temperature", type=parse("temperature", Option(""), float), default=0.8,
                      help="factor of the latents' noise (default: 0.8)")
     sub.add_argument("--label", type=count("label", 0),
                      help="class of all samples, for a model with --classes")
 
-    sub = command("evaluate", run_evaluate, "minglow evaluate runs/digits-1")
-    add_checkpoint(sub)
-    add_machine(sub)
+    sub = command(run_evaluate, "minglow evaluate runs/digits-1")
     add_config(sub, DataConfig, defaults=False)
 
-    sub = command("interpolate", run_interpolate, "minglow interpolate runs/digits-1 --pairs 4 --seed 3")
-    add_checkpoint(sub, out=True)
-    add_machine(sub)
+    sub = command(run_interpolate, "minglow interpolate runs/digits-1 --pairs 4 --seed 3",
+                  out="a .png in the model's")
     add_config(sub, DataConfig, defaults=False)
     add_seed(sub, "the choice of images")
     sub.add_argument("--pairs", type=count("pairs"), default=6, help="number of pairs (default: 6)")
     sub.add_argument("--frames", type=count("frames", 2), default=9,
                      help="images for each pair (default: 9)")
 
-    add_checkpoint(command("info", run_info, "minglow info runs/digits-1"))
+    command(run_info, "minglow info runs/digits-1", machine=False)
+    command(run_export, "minglow export runs/digits-1 --out digits.safetensors", machine=False,
+            out="model.safetensors in the run's")
 
-    sub = command("export", run_export, "minglow export runs/digits-1 --out digits.safetensors")
-    add_checkpoint(sub)
-    sub.add_argument("--out", type=path,
-                     help="file to write (default: model.safetensors in the run's folder)")
-
-    sub = command("check", run_check, "minglow check my_module:MyLayer")
+    sub = command(run_check, "minglow check my_module:MyLayer", machine=False)
     sub.add_argument("target", help="module:name of a Bijection, or of what builds one")
     add_seed(sub, "the parameters and the batches")
     return top
-
-
-def add_checkpoint(sub: argparse.ArgumentParser, out: bool = False) -> None:
-    """Add the model, and the file for the result."""
-    sub.add_argument("checkpoint", type=path,
-                     help="a run's folder, its model.npz, or a .safetensors file")
-    if out:
-        sub.add_argument("--out", type=path,
-                         help="file to write (default: a .png in the model's folder)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,12 +2,12 @@
 
 import argparse
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from minglow import validation
-from minglow.models.config import MODELS, ModelConfig
+from minglow.models.config import MODELS
 from minglow.storage.config import Config, Option, options
 
 
@@ -31,12 +31,11 @@ def add_config(parser: argparse.ArgumentParser, *configs: type[Config], defaults
                 owners.setdefault(name, []).append(config)
     for name, having in owners.items():
         detail, hint = options(having[0])[name]
-        notes = [_defaults(name, having)] if defaults else []
-        if len(having) < len(configs):
-            notes.insert(0, f"of {', '.join(map(label, having))}")
-        notes = [note for note in notes if note]
+        notes = [f"of {', '.join(map(label, having))}"] if len(having) < len(configs) else []
+        if defaults and (shown := _defaults(name, having)):
+            notes.append(shown)
         text = f"{detail.help} ({'; '.join(notes)})" if notes else detail.help
-        flags = [detail.flag] * bool(detail.flag) + [flag_of(name)]
+        flags = filter(None, [detail.flag, flag_of(name)])
         details: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         if hint is not bool:
             choices = list(dict.fromkeys(key for c in having for key in options(c)[name][0].choices))
@@ -55,16 +54,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def check_model_options(given: dict[str, Any], model: str) -> None:
-    """Raise ValueError for an option that the chosen model does not have; it names those that do."""
-    owners = {name: [key for key, config in MODELS.items() if name in options(config)]
-              for config in MODELS.values() for name in options(config)}
-    for name in sorted(given.keys() & owners.keys()):
-        if model not in owners[name]:
-            raise ValueError(f"{flag_of(name)} is an option of --model {' or '.join(owners[name])}, "
+    """Raise ValueError for an option that only other models have; it names those."""
+    for name in sorted(given):
+        owners = [key for key, config in MODELS.items() if name in options(config)]
+        if owners and model not in owners:
+            raise ValueError(f"{flag_of(name)} is an option of --model {' or '.join(owners)}, "
                              f"not of {model}")
-        config: type[ModelConfig] = MODELS[model]
-        detail, hint = options(config)[name]
-        detail.check(flag_of(name), hint, given[name])  # a choice that only another model has
+        if owners:
+            detail, hint = options(MODELS[model])[name]
+            detail.check(flag_of(name), hint, given[name])  # a choice that only another model has
 
 
 def flag_of(name: str) -> str:
@@ -100,11 +98,6 @@ def count(name: str, minimum: int = 1) -> Callable[[str], int]:
     return parse(name, Option("", minimum=minimum), int)
 
 
-def positive_number(name: str) -> Callable[[str], float]:
-    """A parser of numbers of at least 0, for options that are no configuration's."""
-    return parse(name, Option(""), float)
-
-
 def path(text: str) -> Path:
     """A path; an empty one, from a variable that is not set, is refused."""
     try:
@@ -115,13 +108,11 @@ def path(text: str) -> Path:
 
 def _defaults(name: str, having: list[type[Config]]) -> str:
     """The default values, as help shows them."""
-    found = {config: next(f.default for f in fields(config) if f.name == name) for config in having}
-    values = {value for value in found.values() if value is not None and value is not False}
-    if not values:
+    shown = {label(config): _shown(getattr(config, name)) for config in having}
+    values = set(shown.values())
+    if values <= {"", "off"}:
         return ""
-    if len(set(found.values())) == 1:
-        return f"default: {_shown(values.pop())}"
-    each = (f"{label(config)} {_shown(value)}" for config, value in found.items() if value is not None)
+    each = values if len(values) == 1 else (f"{key} {text}" for key, text in shown.items() if text)
     return f"default: {', '.join(each)}"
 
 
@@ -131,4 +122,4 @@ def label(config: type[Config]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return ("on" if value else "off") if isinstance(value, bool) else str(value)
+    return "" if value is None else ("off", "on")[value] if isinstance(value, bool) else str(value)

@@ -14,22 +14,19 @@ class IgnoreClosedPipe:
 
     def write(self, text: str) -> int:
         """Write, if the stream is still open."""
-        try:
-            self.stream.write(text)
-        except OSError:
-            self._discard()
+        self._attempt(self.stream.write, text)
         return len(text)
 
     def flush(self) -> None:
         """Flush, if the stream is still open."""
-        try:
-            self.stream.flush()
-        except OSError:
-            self._discard()
+        self._attempt(self.stream.flush)
 
-    def _discard(self) -> None:
-        with suppress(OSError):  # a stream without a file
-            discard_output(self.stream)
+    def _attempt(self, method: Any, *arguments: str) -> None:
+        try:
+            method(*arguments)
+        except OSError:
+            with suppress(OSError):  # a stream without a file
+                discard_output(self.stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

@@ -27,13 +27,7 @@ from minglow.storage import checkpoint
 from minglow.storage.archive import sweep
 from minglow.storage.config import pick
 from minglow.training import Diverged, Interrupted, train
-from minglow.training.distributed import (
-    SINGLE_PROCESS,
-    ProcessError,
-    ProcessGroup,
-    check_batch_divides,
-    world,
-)
+from minglow.training.distributed import ProcessError, ProcessGroup, check_batch_divides, world
 from minglow.training.state import completed_steps
 from minglow.validation import single_line
 
@@ -96,7 +90,7 @@ def print_resume_command(folder: Path, args: argparse.Namespace) -> Iterator[Non
         raise
 
 
-def prepare(args: argparse.Namespace, processes: ProcessGroup = SINGLE_PROCESS) -> Job:
+def prepare(args: argparse.Namespace, processes: ProcessGroup) -> Job:
     """What the command line asks for, checked before a folder is made."""
     given = {key: value for key, value in vars(args).items() if key not in NOT_OPTIONS}
     if "resume" in given:
@@ -109,9 +103,7 @@ def prepare(args: argparse.Namespace, processes: ProcessGroup = SINGLE_PROCESS) 
             checkpoint.read(last.path.with_name(run_folder.CHECKPOINT))  # the best model is intact
         config = run_config(last)
         config.check_memory()
-        flow = build(last)
-        checkpoint.restore(last, flow)
-        images = data_for(config, args)
+        flow, images = build(last), data_for(config, args)
     else:
         last, model = None, given.pop("model", "glow")
         check_model_options(given, model)
@@ -148,14 +140,14 @@ def divide_machine(args: argparse.Namespace, processes: ProcessGroup) -> None:
         select(number)
 
 
-def train_job(job: Job, processes: ProcessGroup = SINGLE_PROCESS, **callbacks: Any) -> None:
+def train_job(job: Job, processes: ProcessGroup, **callbacks: Any) -> None:
     """Train from the initialization, or from the last checkpoint, to the end."""
     with catch_signals() as should_stop:
         train(job.flow, job.images, dequantizer=job.dequantizer, resume=job.last,
               should_stop=should_stop, processes=processes, **vars(job.config.training), **callbacks)
 
 
-def train_and_report(folder: Path, job: Job, processes: ProcessGroup = SINGLE_PROCESS) -> None:
+def train_and_report(folder: Path, job: Job, processes: ProcessGroup) -> None:
     """Train, and write the run's files."""
     flow, images, config = job.flow, job.images, job.config
     steps, done = config.training.steps, completed_steps(job.last) if job.last else 0
@@ -163,8 +155,7 @@ def train_and_report(folder: Path, job: Job, processes: ProcessGroup = SINGLE_PR
                 backend=kernels.current_backend(),
                 **({"processes": processes.size} if processes.size > 1 else {}),
                 **({"resumed": f"after step {done} of {steps}"} if job.last else {}))
-    stream: Any = IgnoreClosedPipe(sys.stderr)
-    with metrics.Recorder(folder, steps, stream, done) as recorder:
+    with metrics.Recorder(folder, steps, IgnoreClosedPipe(sys.stderr), done) as recorder:
         checkpointer = run_folder.Checkpointer(folder, flow, job.dequantizer, config.to_json(), recorder,
                                                images.held_out[:16])
         train_job(job, processes, on_step=recorder, on_evaluation=checkpointer)

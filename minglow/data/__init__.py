@@ -7,5 +7,4 @@ from minglow.data.toys import checkerboard, eight_gaussians, pinwheel, two_moons
 
 __all__ = [
     "PACKAGED", "Images", "checkerboard", "digits", "eight_gaussians", "formats", "load", "load_images",
-    "mnist5k", "photo_patches", "pinwheel", "reduce_bits", "two_moons",
-]
+    "mnist5k", "photo_patches", "pinwheel", "reduce_bits", "two_moons"]

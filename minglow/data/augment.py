@@ -15,10 +15,9 @@ def random_shifts(images: np.ndarray, max_shift: float,
                   rng: Rng = None, integer: bool = False) -> np.ndarray:
     """Shift each image with probability 1/2, uniformly by up to `max_shift` pixels along either axis.
 
-    images: (B, h, w, C) unsigned integers; the result has their dtype. Values between pixels are
-    interpolated linearly and rounded; pixels from outside are 0. Half of the images stay as they are,
-    since interpolation blurs and a density would learn the blur. With `integer` the shifts are rounded
-    to whole pixels, which blurs nothing. Raises ValueError as `check_shift`.
+    images: (B, h, w, C) unsigned integers. Values between pixels are interpolated linearly and rounded;
+    pixels from outside are 0. Half of the images stay as they are, since interpolation blurs and a
+    density would learn the blur; `integer` shifts blur nothing. Raises ValueError as `check_shift`.
     """
     check_shift(max_shift, images.shape[1:])
     rng = np.random.default_rng(rng)
@@ -26,21 +25,18 @@ def random_shifts(images: np.ndarray, max_shift: float,
     margin = int(np.ceil(max_shift))
     padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     offset = rng.uniform(-max_shift, max_shift, (2, batch, 1)) * rng.integers(2, size=(batch, 1))
-    offset = np.rint(offset) if integer else offset
-    taps = np.arange(-margin, margin + 1)
-    down, across = np.maximum(0, 1 - np.abs(taps - offset)).astype(np.float32)  # (B, taps) each
+    taps = np.arange(2 * margin + 1)
+    distance = np.abs(taps - margin - (np.rint(offset) if integer else offset))
+    down, across = np.maximum(0, 1 - distance).astype(np.float32)  # (B, taps) each
     shifted = np.zeros(images.shape, np.float32)
-    for i in taps + margin:
-        for j in taps + margin:
+    for i in taps:
+        for j in taps:
             weight = (down[:, i] * across[:, j])[:, None, None, None]
             shifted += weight * padded[:, i:i + height, j:j + width]
     return np.rint(shifted).astype(images.dtype)
 
 
 def random_flips(images: np.ndarray, rng: Rng = None) -> np.ndarray:
-    """Mirror each image left to right with probability 1/2.
-
-    images: (B, h, w, C); the result is a new array. Right for photographs, wrong for digits.
-    """
+    """Images (B, h, w, C), each mirrored left to right with probability 1/2; wrong for digits."""
     mirrored = np.random.default_rng(rng).integers(2, size=(len(images), 1, 1, 1)) == 1
     return np.where(mirrored, images[:, :, ::-1], images)

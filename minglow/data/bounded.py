@@ -14,8 +14,6 @@ from minglow.validation import single_line
 
 MAX_BYTES = 2**32  # the most bytes that a compressed file, or a folder of pictures, may decompress to
 CHUNK = 2**18
-
-Stream = IO[bytes] | gzip.GzipFile
 HeaderCheck = Callable[[tuple[int, ...], np.dtype], None]
 
 
@@ -41,11 +39,10 @@ def open_untrusted(path: Path) -> Iterator[BinaryIO]:
             raise BadFile(f"damaged ({type(error).__name__}: {error})", path) from None
 
 
-def read_rest(file: Stream, count: int, available: int) -> np.ndarray:
+def read_rest(file: IO[bytes] | gzip.GzipFile, count: int, available: int) -> np.ndarray:
     """The rest of a file, which has to be the `count` bytes that its header declares: (count,) uint8.
 
-    A count above `available`, the most bytes that there can be, is refused before memory is allocated.
-    Below that, memory grows with the bytes that are read. Raises BadFile.
+    Raises BadFile; for a count above the `available` bytes, before memory is allocated.
     """
     expected = f"expected {count:,} bytes of data by its header"
     if not 0 <= count <= available:
@@ -60,11 +57,7 @@ def read_rest(file: Stream, count: int, available: int) -> np.ndarray:
 
 
 def read_array(file: IO[bytes], available: int, check: HeaderCheck | None = None) -> np.ndarray:
-    """The array of a .npy file of at most `available` bytes. Raises BadFile.
-
-    check: called with the shape and dtype in the header before memory is allocated; raises BadFile
-    unless they are as expected.
-    """
+    """The array of a .npy file of at most `available` bytes; `check` gets its header. Raises BadFile."""
     try:
         version = np.lib.format.read_magic(file)
         if version != (1, 0):  # later versions have headers of more than 64 KiB
@@ -77,7 +70,7 @@ def read_array(file: IO[bytes], available: int, check: HeaderCheck | None = None
     if check:
         check(shape, dtype)
     data = read_rest(file, prod(shape) * dtype.itemsize, available - file.tell()).view(dtype)
-    return data.reshape(shape[::-1]).T if fortran else data.reshape(shape)
+    return data.reshape(shape, order="F" if fortran else "C")
 
 
 def npz_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

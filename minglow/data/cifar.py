@@ -1,6 +1,6 @@
 """CIFAR-10's binary version: 10,000 records a file, each a label and three color planes.
 
-Its "python" version consists of pickles. They can run any code when they are opened and are not read.
+Its "python" version consists of pickles, which can run any code when they are opened; it is not read.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,7 @@ def matches(path: Path, head: bytes) -> bool:
 def read_cifar(path: Path) -> Images:
     """Images (N, 32, 32, 3) and labels of one .bin file or of a folder. Raises BadFile.
 
-    In a folder data_batch_1.bin and so on are to train on, and test_batch.bin, if there, is held out.
-    Otherwise every tenth image is held out.
+    Held out are a folder's test_batch.bin, or every tenth image where there is none.
     """
     if not path.is_dir():
         return every_tenth(*_read([path]))
@@ -51,12 +50,12 @@ def _read(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     for path in files:
         size = path.stat().st_size
         count, rest = divmod(size, RECORD)
+        if rest or count < 2:
+            raise BadFile(f"expected at least 2 complete CIFAR-10 records of {RECORD:,} bytes each, "
+                          f"got {size:,} bytes: {count} records and {rest:,} bytes", path)
         with open_untrusted(path) as file:
-            if rest or count < 2:
-                raise BadFile(f"expected at least 2 complete CIFAR-10 records of {RECORD:,} bytes each, "
-                              f"got {size:,} bytes: {count} records and {rest:,} bytes")
             parts.append(read_rest(file, size, size).reshape(count, RECORD))
-            check_labels(parts[-1][:, 0], 10)
+        check_labels(parts[-1][:, 0], 10, path)
     records = np.concatenate(parts)
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), records[:, 0].astype(np.int64)

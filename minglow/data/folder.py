@@ -33,33 +33,13 @@ def matches(path: Path, head: bytes) -> bool:
 def read_pictures(folder: Path, size: int | None = None, grayscale: bool = False) -> Images:
     """The .png and .jpg pictures of a folder in the order of their names, every tenth held out.
 
-    With a size, each is scaled until its shorter side has `size` pixels, and cropped to its center:
-    (N, size, size, C). Without, all have to be of one size. C is 3, or 1 if `grayscale`. Palettes are
-    looked up; transparent pixels become white. If each picture is in a sub-folder, its label is the
-    position of its sub-folder in alphabetical order, from 0. Raises BadFile.
+    With a size, each is scaled until its shorter side has `size` pixels, and cropped to its center: (N,
+    size, size, C). Without, all have to be of one size. C is 3, or 1 if `grayscale`. Transparent pixels
+    become white. If each picture is in a sub-folder, its label is the position of its sub-folder in
+    alphabetical order, from 0. Raises BadFile.
     """
     if not folder.is_dir():
         raise BadFile("expected the folder that the pictures are in, got one picture", folder)
-    files = _checked_files(folder)
-    height, width = _common_size(files, size)
-    shape = (len(files), height, width, 1 if grayscale else 3)
-    if prod(shape) > bounded.MAX_BYTES:
-        raise BadFile(f"expected pictures of at most {bounded.MAX_BYTES:,} bytes in all, "
-                      f"got an array {shape}", folder)
-    data = bytearray()  # grows as pictures are decoded: headers do not decide how much is allocated
-    for path in files:
-        data += decode(path, size, grayscale).tobytes()
-    return every_tenth(np.frombuffer(data, np.uint8).reshape(shape), _labels(folder, files))
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    """The pictures in a folder and its sub-folders, except hidden ones."""
-    return (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not path.is_dir()
-            and not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts))
-
-
-def _checked_files(folder: Path) -> list[Path]:
-    """The pictures, sorted. Raises BadFile for one that is too deep or is not a file."""
     files = sorted(_pictures(folder))
     for path in files:
         if folder not in (path.parent, path.parent.parent):
@@ -68,7 +48,23 @@ def _checked_files(folder: Path) -> list[Path]:
             raise BadFile("expected a picture, got a dead link, a pipe or a device", path)
     if len(files) < 2:
         raise BadFile(f"expected at least 2 .png or .jpg pictures, got {len(files)}", folder)
-    return files
+    height, width = _common_size(files, size)
+    shape = (len(files), height, width, 1 if grayscale else 3)
+    if prod(shape) > bounded.MAX_BYTES:
+        raise BadFile(f"expected pictures of at most {bounded.MAX_BYTES:,} bytes in all, "
+                      f"got an array {shape}", folder)
+    data = bytearray()  # grows as pictures are decoded: headers do not decide how much is allocated
+    for path in files:
+        data += decode(path, size, grayscale).tobytes()
+    in_folders = all(path.parent != folder for path in files)
+    labels = np.unique([path.parent.name for path in files], return_inverse=True)[1].astype(np.int64)
+    return every_tenth(np.frombuffer(data, np.uint8).reshape(shape), labels if in_folders else None)
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    """The pictures in a folder and its sub-folders, except hidden ones."""
+    return (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not path.is_dir()
+            and not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts))
 
 
 def decode(path: Path, size: int | None = None, grayscale: bool = False) -> np.ndarray:
@@ -78,10 +74,9 @@ def decode(path: Path, size: int | None = None, grayscale: bool = False) -> np.n
     with open_picture(path) as file:
         picture = file if file.format == "PNG" else ImageOps.exif_transpose(file)
         if "transparency" in picture.info or picture.mode in ("LA", "PA", "RGBA"):
-            picture = picture.convert("RGBA")
-            white = Image.new("RGB", picture.size, "white")
-            white.paste(picture, mask=picture.getchannel("A"))
-            picture = white
+            transparent = picture.convert("RGBA")
+            picture = Image.new("RGB", transparent.size, "white")
+            picture.paste(transparent, mask=transparent)
         picture = picture.convert("L" if grayscale else "RGB")
         if size is not None:
             picture = ImageOps.fit(picture, (size, size))
@@ -103,11 +98,11 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
         except (UnidentifiedImageError, Image.DecompressionBombError):
             raise BadFile("expected a PNG or JPEG picture of at most "
                           f"{MAX_MEGAPIXELS} megapixels, got another file") from None
-        _check_kind(picture, head, path.stat().st_size)
+        _check_header(picture, head, path.stat().st_size)
         yield picture
 
 
-def _check_kind(picture: Image.Image, head: bytes, size: int) -> None:
+def _check_header(picture: Image.Image, head: bytes, size: int) -> None:
     megapixels = picture.width * picture.height / 1e6
     if megapixels > MAX_MEGAPIXELS:
         raise BadFile(f"expected at most {MAX_MEGAPIXELS} megapixels, got more")
@@ -125,22 +120,13 @@ def _check_kind(picture: Image.Image, head: bytes, size: int) -> None:
 
 def _common_size(files: list[Path], size: int | None) -> tuple[int, int]:
     """The height and width of all pictures; checks every header."""
-    sizes = {}
+    first = None
     for path in files:
         with open_picture(path) as picture:
             turned = picture.format != "PNG" and picture.getexif().get(ORIENTATION) in QUARTER_TURNS
-            sizes[path] = picture.size if turned else picture.size[::-1]
-    if size is not None:
-        return size, size
-    height, width = sizes[files[0]]
-    for path, (h, w) in sizes.items():
-        if (h, w) != (height, width):
+            h, w = picture.size if turned else picture.size[::-1]
+        height, width = first = first or (h, w)
+        if size is None and (h, w) != first:
             raise BadFile(f"expected the {height} x {width} pixels of {files[0].name}, got {h} x {w}; "
                           "all are scaled and cropped if a size is given", path)
-    return height, width
-
-
-def _labels(folder: Path, files: list[Path]) -> np.ndarray | None:
-    if any(path.parent == folder for path in files):
-        return None
-    return np.unique([path.parent.name for path in files], return_inverse=True)[1].astype(np.int64)
+    return (height, width) if size is None else (size, size)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from minglow.data import bounded
-from minglow.data.bounded import BadFile, Stream, open_untrusted, read_rest
+from minglow.data.bounded import BadFile, open_untrusted, read_rest
 from minglow.data.images import Images, check_image_shape, check_labels, every_tenth
 
 GZIP = b"\x1f\x8b"
@@ -25,9 +25,8 @@ def matches(path: Path, head: bytes) -> bool:
 def read_idx(path: Path) -> Images:
     """Images, and their labels if the same folder has them, from one file or a folder. Raises BadFile.
 
-    The labels of `train-images-idx3-ubyte.gz` are in `train-labels-idx1-ubyte`, gzipped or not. In a
-    folder `train-images...` are to train on, and `t10k-images...`, if there, are held out. Otherwise
-    every tenth image is held out.
+    The labels of `train-images-idx3-ubyte.gz` are in `train-labels-idx1-ubyte`, gzipped or not. Held out
+    are a folder's `t10k-images...`, or every tenth image where there are none.
     """
     if not path.is_dir():
         return every_tenth(*_images_and_labels(path))
@@ -53,9 +52,9 @@ def _images_file(folder: Path, part: str) -> Path | None:
 def _images_and_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     images = _read(path, 3)[..., None]
     name = path.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
-    candidates = [path.with_name(name + gz) for gz in ("", ".gz") if "images" in path.name]
+    candidates = [path.with_name(name + gz) for gz in ("", ".gz")]
     found = next((file for file in candidates if file.is_file()), None)
-    if found is None:
+    if found is None or "images" not in path.name:
         return images, None
     labels = _read(found, 1)
     if len(labels) != len(images):
@@ -68,18 +67,13 @@ def _read(path: Path, dimensions: int) -> np.ndarray:
     with open_untrusted(path) as file:
         gzipped = file.read(2) == GZIP
         file.seek(0)
-        if not gzipped:
-            return _parse(file, path.stat().st_size, dimensions)
-        with gzip.open(file) as unzipped:
-            return _parse(unzipped, bounded.MAX_BYTES, dimensions)
-
-
-def _parse(file: Stream, available: int, dimensions: int) -> np.ndarray:
-    header = file.read(4 + 4 * dimensions)
-    if header[:4] != UNSIGNED_BYTES + bytes([dimensions]):
-        raise BadFile(f"expected an IDX file of unsigned bytes in {dimensions} dimensions, "
-                      f"got one that starts with {header[:4]!r}")
-    shape = struct.unpack_from(f">{dimensions}I", header, 4)
-    if dimensions == 3:
-        check_image_shape(shape)
-    return read_rest(file, prod(shape), available - len(header)).reshape(shape)
+        content = gzip.GzipFile(fileobj=file) if gzipped else file
+        available = bounded.MAX_BYTES if gzipped else path.stat().st_size
+        header = content.read(4 + 4 * dimensions)
+        if header[:4] != UNSIGNED_BYTES + bytes([dimensions]):
+            raise BadFile(f"expected an IDX file of unsigned bytes in {dimensions} dimensions, "
+                          f"got one that starts with {header[:4]!r}")
+        shape = struct.unpack_from(f">{dimensions}I", header, 4)
+        if dimensions == 3:
+            check_image_shape(shape)
+        return read_rest(content, prod(shape), available - len(header)).reshape(shape)

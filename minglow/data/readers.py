@@ -44,14 +44,11 @@ def formats() -> str:
 
 def load(name: str | Path, *, bins: int | None = None, bits: int | None = None,
          size: int | None = None, grayscale: bool = False) -> Images:
-    """A packaged data set by its name in PACKAGED, or the images at a path, as by `load_images`.
-
-    Raises ValueError, and ImportError if the package that carries the data set is missing.
-    """
+    """A packaged data set by its name, or the images at a path, as `load_images`. Raises ValueError."""
     bits = 8 if bits is None else bits
     if check_path(name) not in PACKAGED:
-        return load_images(name, 256 if bins is None else bins, bits=bits, size=size,
-                           grayscale=grayscale)
+        bins = 256 if bins is None else bins
+        return load_images(name, bins, bits=bits, size=size, grayscale=grayscale)
     images = PACKAGED[str(name)]()
     if bins not in (None, images.bins):
         raise ValueError(f"expected {images.bins} bins for {name}, got {bins}")
@@ -65,10 +62,10 @@ def load_images(path: str | Path, bins: int = 256, *, bits: int = 8, size: int |
     """Your own images, (N, h, w, C) uint8 with C 1 or 3, in one of the formats in READERS.
 
     The folders of MNIST and CIFAR-10 have their own test set, which is held out; of other data every
-    tenth image is. Values have to be below `bins`. With `bits` below 8, 256 bins become 2^bits.
-    `size` and `grayscale` are for folders of pictures, see `read_pictures`. Labels are int64.
-    Raises ValueError, in one line that names the file, for other and for damaged files. Memory is
-    bounded by a few times the size of the data, whatever a header declares.
+    tenth image is. Values have to be below `bins`. With `bits` below 8, 256 bins become 2^bits. `size`
+    and `grayscale` are for folders of pictures, see `read_pictures`. Labels are int64. Raises
+    ValueError, in one line that names the file. Memory is bounded by a few times the size of the data,
+    whatever a header declares.
     """
     path = Path(check_path(path))
     check_count("bins", bins, 2, 256)
@@ -76,12 +73,9 @@ def load_images(path: str | Path, bins: int = 256, *, bits: int = 8, size: int |
     if size is not None:
         check_count("size", size, 1, MAX_SIDE)
     reader = _reader(path)
-    if reader.pictures:
-        images = reader.read(path, size, grayscale)
-    elif size is not None or grayscale:
+    if (size is not None or grayscale) and not reader.pictures:
         raise BadFile("expected a folder of pictures, since size or grayscale was given", path)
-    else:
-        images = reader.read(path)
+    images = reader.read(path, size, grayscale) if reader.pictures else reader.read(path)
     largest = max(images.train.max(), images.held_out.max())
     if largest >= bins:
         raise BadFile(f"expected values below {bins} bins, got {largest}", path)
@@ -90,7 +84,7 @@ def load_images(path: str | Path, bins: int = 256, *, bits: int = 8, size: int |
 
 def _reader(path: Path) -> Reader:
     """The reader for a path. Raises BadFile, which lists the formats."""
-    head, found = b"", "a folder that has none of them"
+    head = b""
     if not path.is_dir():
         if not path.is_file():
             raise BadFile("expected a file or a folder, got a pipe or a device" if path.exists()
@@ -99,9 +93,9 @@ def _reader(path: Path) -> Reader:
             head = file.read(8)
         if not head:
             raise BadFile("expected images, got an empty file", path)
-        pickled = head.startswith(b"\x80")
-        found = "a pickle, which can run any code" if pickled else f"a file that starts with {head!r}"
     for reader in READERS:
         if reader.matches(path, head):
             return reader
+    found = ("a pickle, which can run any code" if head.startswith(b"\x80") else
+             f"a file that starts with {head!r}" if head else "a folder that has none of them")
     raise BadFile(f"expected one of the formats {formats()}; got {found}", path)

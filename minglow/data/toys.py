@@ -9,18 +9,15 @@ def two_moons(n: int, rng: Rng = None) -> np.ndarray:
     """Two interleaving half circles of radius 1 with normal noise of 0.1."""
     rng = np.random.default_rng(rng)
     angle, upper = np.pi * rng.random(n), rng.integers(2, size=n)
-    points = np.where(
-        upper[:, None], np.c_[np.cos(angle), np.sin(angle)],
-        np.c_[1 - np.cos(angle), 0.5 - np.sin(angle)],
-    )
+    points = np.where(upper[:, None], np.c_[np.cos(angle), np.sin(angle)],
+                      np.c_[1 - np.cos(angle), 0.5 - np.sin(angle)])
     return (points - np.array([0.5, 0.25]) + 0.1 * rng.standard_normal((n, 2))).astype(np.float32)
 
 
 def pinwheel(n: int, rng: Rng = None) -> np.ndarray:
     """Five blades around the origin: elongated Gaussians, twisted by radius (Johnson et al. 2016)."""
     rng = np.random.default_rng(rng)
-    radius = 1 + 0.3 * rng.standard_normal(n)
-    across = 0.1 * rng.standard_normal(n)
+    radius, across = 1 + 0.3 * rng.standard_normal(n), 0.1 * rng.standard_normal(n)
     angle = 2 * np.pi / 5 * rng.integers(5, size=n) + 0.25 * np.exp(radius)
     cos, sin = np.cos(angle), np.sin(angle)
     return 1.5 * np.c_[radius * cos - across * sin, radius * sin + across * cos].astype(np.float32)

@@ -26,16 +26,13 @@ from minglow.layers import AffineCoupling, Permutation, Squeeze, tanh_scale
 from minglow.nets import conv_net
 
 ALL = slice(None)
-# A normal of this standard deviation, through a sigmoid, is nearly uniform.
-NEARLY_UNIFORM = 1.7
+NEARLY_UNIFORM = 1.7  # a normal of this standard deviation, through a sigmoid, is nearly uniform
 
 
 class Dequantizer(Trainable):
-    """A distribution of the noise that fills the bins of integer images.
+    """A distribution of the noise that fills the bins of integer images; its parameters are trained too.
 
-    bins  how many intensity levels the images have
-
-    A dequantizer with parameters learns beside the flow. Raises ValueError for less than 2 bins.
+    Raises ValueError for less than 2 bins.
     """
 
     def __init__(self, bins: int) -> None:
@@ -64,22 +61,20 @@ class UniformDequantizer(Dequantizer):
 
     def dequantize(self, images: np.ndarray, rng: Rng = None, dtype: type = np.float32,
                    shard: slice = ALL) -> tuple[np.ndarray, np.ndarray, Any]:
-        """x of images' shape, log_q (B,), and no cache. Raises ValueError as `dequantize` does."""
         x = dequantize(images, self.bins, rng, dtype)[shard]
         return x, np.zeros(len(x), dtype), None
 
 
 class NoDequantizer(UniformDequantizer):
-    """u = 1/2: no noise at all, and log q = 0, which is no density's logarithm.
+    """u = 1/2: no noise, and log q = 0, which is no density's logarithm.
 
-    What is "bounded" by it is nothing: a flow can put arbitrarily high, arbitrarily thin spikes on the
-    few points where data lie, and its bits per dimension fall without end. Here to be looked at.
+    The result bounds nothing: a flow can put arbitrarily high, thin spikes on the few points where data
+    lie, and its bits per dimension fall without end. It exists to show this.
     """
 
     def dequantize(self, images: np.ndarray, rng: Rng = None, dtype: type = np.float32,
                    shard: slice = ALL) -> tuple[np.ndarray, np.ndarray, Any]:
-        """x of images' shape, log_q = 0, and no cache."""
-        dequantize(images, self.bins, rng, dtype)  # refuses what it refuses
+        dequantize(images, self.bins, rng, dtype)  # raises ValueError for invalid images
         x = (images[shard].astype(dtype) + dtype(0.5)) / dtype(self.bins) - dtype(0.5)
         return x, np.zeros(len(x), dtype), None
 
@@ -92,8 +87,8 @@ class VariationalDequantizer(Dequantizer):
         u = sigmoid(1.7 v)
         log q(u | image) = log N(e; 0, I) - log|det df/de| - sum log 1.7 u (1 - u)
 
-    f is an ordinary bijection of the image and the noise together, whose couplings never change the
-    image: its log-determinant is that of e -> v.
+    f is a bijection of the image and the noise together. Its couplings never change the image, so its
+    log-determinant is that of e -> v.
 
     backward  dL/dv = 1.7 [dL/du * u (1 - u) + dL/dlog q * (2u - 1)]        dL/du = dL/dx / bins
               dL/dlog_det = -dL/dlog q
@@ -109,8 +104,7 @@ class VariationalDequantizer(Dequantizer):
         shape = validation.check_shape(shape)
         if len(shape) != 3 or shape[0] % 2 or shape[1] % 2:
             raise ValueError(f"expected images (h, w, C) of even height and width, got {shape}")
-        rng = np.random.default_rng(rng)
-        half = 2 * shape[2]
+        rng, half = np.random.default_rng(rng), 2 * shape[2]
         self.image_channels, self.squeeze = 4 * shape[2], Squeeze()
         swap = np.r_[:2 * half, 3 * half:4 * half, 2 * half:3 * half]  # of the noise's halves
         layers: list[Bijection] = []
@@ -118,13 +112,11 @@ class VariationalDequantizer(Dequantizer):
             net = conv_net(3 * half, hidden, 2 * half, rng, dtype)
             layers += [AffineCoupling(net, partial(tanh_scale, bound=2.0), identity_channels=3 * half),
                        Permutation(swap)]
-        self.bijection = Chain(*layers)
-        self.children["bijection"] = self.bijection
+        self.bijection = self.children["bijection"] = Chain(*layers)
         self.flatten()
 
     def dequantize(self, images: np.ndarray, rng: Rng = None, dtype: type = np.float32,
                    shard: slice = ALL) -> tuple[np.ndarray, np.ndarray, Any]:
-        """x of images' shape, log_q (B,), and the cache for backward."""
         channels = self.image_channels // 4
         if validation.check_array("images", images).shape[-1:] != (channels,):
             raise ValueError(f"expected images (B, h, w, {channels}), got {images.shape}")
@@ -147,7 +139,6 @@ class VariationalDequantizer(Dequantizer):
         return x, log_q, (u, cache)
 
     def backward(self, dx: np.ndarray, dlog_q: np.ndarray, cache: Any) -> None:
-        """Add a loss's derivatives, by way of x and of log_q (B,), to `grads`."""
         u, bijection_cache = cache
         du = dx / dx.dtype.type(self.bins)
         dv = du * u * (1 - u) + dlog_q[:, None, None, None] * (2 * u - 1)
@@ -169,14 +160,12 @@ def log_bound(flow: Flow, images: np.ndarray, dequantizer: Dequantizer, rng: Rng
 
         log 1/n sum_i p(x_i) / q(u_i | image)
 
-    with n = `samples` draws: the usual bound for n = 1, and the tighter the more there are (Burda et
-    al. 2016, theorem 1). bits_per_dim turns it into bits, as it does log_prob. shard: of these images
-    only.
+    with n = `samples` draws: the usual bound for n = 1, and tighter for larger n (Burda et al. 2016,
+    theorem 1). bits_per_dim turns it into bits, as it does log_prob. shard: of these images only.
     """
     validation.check_count("samples", samples)
     rng = np.random.default_rng(rng)
     draws = (dequantize_for(flow, images, dequantizer, rng, shard)[:2] for _ in range(samples))
     labels = None if labels is None else labels[shard]
-    ratios = np.stack([flow.log_prob(x, labels) - log_q for x, log_q in draws], axis=1)
-    ratios = ratios.astype(np.float64)
+    ratios = np.stack([flow.log_prob(x, labels) - log_q for x, log_q in draws], axis=1).astype(float)
     return ratios[:, 0] - log_softmax(ratios)[:, 0] - log(samples)

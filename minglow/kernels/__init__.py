@@ -7,17 +7,17 @@ Each kernel has two equivalent implementations, in reference.py and in loops.py.
     "numba"  loops.py, compiled by Numba at the first call and cached on disk (the default)
     "cupy"   reference.py on a GPU: CuPy's arrays accept NumPy's functions
 
-Layers call `kernels.couple(...)` through this module. They import no kernel by name, so that `use`
-changes the backend of every layer at once.
+Layers call `kernels.couple(...)` and import no kernel by name, so that `use` changes all layers at once.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from types import FunctionType, TracebackType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from minglow.arrays import device
@@ -28,11 +28,13 @@ if TYPE_CHECKING:  # where editors and type checkers find the kernels; at run ti
     from minglow.kernels.reference import *  # noqa: F403
 
 NAMES = tuple(name for name, value in vars(loops).items() if isinstance(value, FunctionType))
+for _name in NAMES:
+    getattr(loops, _name).__doc__ = getattr(reference, _name).__doc__
 HOST = "numpy", "loops", "numba"  # those that run on the CPU
 BACKENDS = (*HOST, "cupy")
 
 
-class use:
+def use(backend: str) -> ExitStack:
     """Choose the backend of the kernels: "numpy", "loops", "numba" or, on a GPU, "cupy".
 
     `minglow.use("loops")` lasts until the next choice; `with minglow.use("loops"): ...` lasts until the
@@ -40,16 +42,10 @@ class use:
     "cupy", CuPy, a driver or a GPU. `minglow.to_device` moves flows and arrays to the GPU.
     """
 
-    def __init__(self, backend: str) -> None:
-        self.before = current_backend()
-        _bind(backend)
-
-    def __enter__(self) -> use:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        _bind(self.before)
+    before, end_of_block = current_backend(), ExitStack()
+    _bind(backend)
+    end_of_block.callback(_bind, before)
+    return end_of_block
 
 
 def current_backend() -> str:
@@ -70,11 +66,9 @@ def _bind(backend: str) -> None:
         device.cupy()  # raises ImportError where something is missing
     if _backend is None:
         keep_freed_memory()
+    source = loops if backend == "loops" else reference
     for name in NAMES:
-        if backend == "numba":
-            globals()[name] = _compiled(name)
-        else:
-            globals()[name] = getattr(loops if backend == "loops" else reference, name)
+        globals()[name] = _compiled(name) if backend == "numba" else getattr(source, name)
     _backend = backend
 
 
@@ -98,8 +92,7 @@ def _compiled(name: str) -> Callable[..., Any]:
 def _cache_folder() -> Path:
     """The folder for compiled kernels, among the user's caches; NUMBA_CACHE_DIR takes precedence.
 
-    Numba's own default is beside the source. Files left there after uninstalling would look like a
-    package to Python.
+    Numba's default is beside the source. Files left there after uninstalling would look like a package.
     """
     parent = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache"
     return Path(os.path.expanduser(parent)) / "minglow"

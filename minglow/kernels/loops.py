@@ -1,7 +1,7 @@
 """The kernels as plain loops: a debugger can step through them, and Numba compiles them.
 
-They have the names, arguments and results of reference.py, whose docstrings hold the mathematics. Sums
-are accumulated in double precision.
+They have the names, arguments, results and docstrings of the functions in reference.py. Sums are
+accumulated in double precision.
 """
 
 from math import sqrt
@@ -10,7 +10,6 @@ import numpy as np
 
 
 def gather(x, size):
-    """See reference.gather."""
     batch, height, width, channels = x.shape
     pad, run = size // 2, size * channels  # run: a pixel's neighbors in one image row, contiguous
     padded = np.zeros((height + 2 * pad, (width + 2 * pad) * channels), x.dtype)  # one image
@@ -31,7 +30,6 @@ def gather(x, size):
 
 
 def scatter(patches, size, height, width):
-    """See reference.scatter."""
     pad, run = size // 2, patches.shape[1] // size
     channels, batch = run // size, patches.shape[0] // (height * width)
     runs = patches.reshape(batch, height, width, size, run)
@@ -53,7 +51,6 @@ def scatter(patches, size, height, width):
 
 
 def shift_scale(x, shift, scale):
-    """See reference.shift_scale."""
     y = np.empty_like(x)
     for n in range(x.shape[0]):
         for c in range(x.shape[1]):
@@ -62,7 +59,6 @@ def shift_scale(x, shift, scale):
 
 
 def shift_scale_backward(dy, y, scale):
-    """See reference.shift_scale_backward."""
     dx = np.empty_like(dy)
     dshift, dlog_scale = np.zeros(len(scale)), np.zeros(len(scale))
     for n in range(dy.shape[0]):
@@ -74,7 +70,6 @@ def shift_scale_backward(dy, y, scale):
 
 
 def shift_scale_relu(x, shift, scale):
-    """See reference.shift_scale_relu."""
     y = np.empty_like(x)
     for n in range(x.shape[0]):
         for c in range(x.shape[1]):
@@ -83,7 +78,6 @@ def shift_scale_relu(x, shift, scale):
 
 
 def shift_scale_relu_backward(dy, y, scale):
-    """See reference.shift_scale_relu_backward."""
     dx = np.zeros_like(dy)
     dshift, dlog_scale = np.zeros(len(scale)), np.zeros(len(scale))
     for n in range(dy.shape[0]):
@@ -96,7 +90,6 @@ def shift_scale_relu_backward(dy, y, scale):
 
 
 def couple(x, shift, scale, log_scale):
-    """See reference.couple."""
     y, log_det = np.empty(x.shape, x.dtype), np.empty(x.shape[0], x.dtype)
     changing = shift.shape[2]
     identity = x.shape[2] - changing
@@ -113,7 +106,6 @@ def couple(x, shift, scale, log_scale):
 
 
 def couple_inverse(y, shift, scale):
-    """See reference.couple_inverse."""
     x = np.empty(y.shape, y.dtype)
     changing = shift.shape[2]
     identity = y.shape[2] - changing
@@ -127,7 +119,6 @@ def couple_inverse(y, shift, scale):
 
 
 def couple_backward(dy, y, scale, dlog_scale_ds, dlog_det):
-    """See reference.couple_backward."""
     changing = scale.shape[2]
     identity = y.shape[2] - changing
     dx = np.empty(dy.shape, dy.dtype)
@@ -145,7 +136,6 @@ def couple_backward(dy, y, scale, dlog_scale_ds, dlog_det):
 
 
 def adam(value, grad, mean, square, step_size, beta1, beta2, epsilon):
-    """See reference.adam."""
     for i in range(len(value)):
         mean[i] += (1.0 - beta1) * (grad[i] - mean[i])
         square[i] += (1.0 - beta2) * (grad[i] * grad[i] - square[i])
@@ -153,7 +143,6 @@ def adam(value, grad, mean, square, step_size, beta1, beta2, epsilon):
 
 
 def adamax(value, grad, mean, largest, step_size, beta1, beta2, epsilon):
-    """See reference.adamax."""
     for i in range(len(value)):
         mean[i] += (1.0 - beta1) * (grad[i] - mean[i])
         largest[i] = max(beta2 * largest[i], abs(grad[i]))
@@ -161,6 +150,5 @@ def adamax(value, grad, mean, largest, step_size, beta1, beta2, epsilon):
 
 
 def move_towards(average, value, weight):
-    """See reference.move_towards."""
     for i in range(len(value)):
         average[i] += weight * (value[i] - average[i])

@@ -105,8 +105,7 @@ def couple_backward(dy: np.ndarray, y: np.ndarray, scale: np.ndarray, dlog_scale
     changing = scale.shape[2]
     dy2, y2 = dy[:, :, -changing:], y[:, :, -changing:]
     dshift, ds = dy2 * scale, (dy2 * y2 + dlog_det[:, None, None]) * dlog_scale_ds
-    return (np.concatenate([dy[:, :, :-changing], dshift], axis=2),
-            np.concatenate([dshift, ds], axis=2))
+    return (np.concatenate([dy[:, :, :-changing], dshift], axis=2), np.concatenate([dshift, ds], axis=2))
 
 
 def adam(value: np.ndarray, grad: np.ndarray, mean: np.ndarray, square: np.ndarray,

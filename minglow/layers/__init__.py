@@ -1,7 +1,6 @@
 """The layers of NICE, RealNVP and Glow: one idea a file.
 
-Every layer keeps the contract of minglow.bijection. Its docstring holds the map, the inverse, the
-log-determinant and every gradient, in the order in which the code computes them.
+A layer's docstring holds map, inverse, log-determinant and every gradient, in the order of the code.
 """
 
 from minglow.layers.actnorm import ActNorm
@@ -9,12 +8,12 @@ from minglow.layers.checkerboard import Checkerboard, CheckerboardNet
 from minglow.layers.coupling import AdditiveCoupling, AffineCoupling
 from minglow.layers.invconv import InvConv1x1
 from minglow.layers.invconv_lu import InvConv1x1LU
-from minglow.layers.level import Flatten, Level
+from minglow.layers.level import Level
 from minglow.layers.logit import Logit
 from minglow.layers.permute import EvenOdd, Permutation, Reverse, Shuffle, Swap
 from minglow.layers.scale import exp_scale, sigmoid_scale, tanh_scale
 from minglow.layers.scaling import Scaling
-from minglow.layers.squeeze import Squeeze
+from minglow.layers.squeeze import Flatten, Squeeze
 
 __all__ = [
     "ActNorm", "AdditiveCoupling", "AffineCoupling", "Checkerboard", "CheckerboardNet", "EvenOdd",

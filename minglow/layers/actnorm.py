@@ -15,14 +15,12 @@ class ActNorm(Bijection):
         y_bijc = (x_bijc + shift_c) * exp(f log_scale_c)     shift, log_scale: (C,)
 
     inverse     x_bijc = y_bijc * exp(-f log_scale_c) - shift_c
-    log_det     Every pixel of channel c is scaled by exp(f log_scale_c):
-                log|det J| = h * w * sum_c f log_scale_c, the same for all B samples.
-    backward    dL/dx     = dL/dy * exp(f log_scale)
+    log_det     log|det J| = h * w * sum_c f log_scale_c, the same for all B samples
+    backward    dL/dx = dL/dy * exp(f log_scale)
                 dL/dshift = sum_bij dL/dx
                 dL/dlog_scale = f [sum_bij dL/dy * y + (sum_b dL/dlog_det_b) * h * w]
-                            since dy/dlog_scale = f y
     initialize  each channel gets mean 0 and (biased) variance 1 over the batch. A channel that is
-                constant there gets log_scale = 0: it has no scale to correct.
+                constant there gets log_scale = 0.
 
     channels    C
     factor      f: 1 in the paper, 3 in the official code. The family of maps is the same; with 3 the
@@ -70,8 +68,7 @@ class ActNorm(Bijection):
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
         check_input(self, x, len(self.params["shift"]))
-        mean = rows(x).mean(axis=0, dtype=np.float64)
-        std = rows(x).std(axis=0, dtype=np.float64)
+        mean, std = rows(x).mean(axis=0, dtype=np.float64), rows(x).std(axis=0, dtype=np.float64)
         # A constant channel's deviation is rounding only: relative to its values, or absolutely.
         constant = std <= 10 * np.finfo(x.dtype).eps * np.maximum(1, np.abs(mean))
         self.params["shift"][...] = -mean

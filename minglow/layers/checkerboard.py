@@ -21,7 +21,6 @@ class Checkerboard(Bijection):
     inverse     inner's, between the same rearrangements
     log_det     inner's: the rearrangements are permutations.
     backward    dL/dx is inner's, rearranged likewise: a permutation's transpose is its inverse.
-    initialize  initializes inner.
 
     inner       a bijection of (B, h, w/2, 2C)
     parity      0 or 1: the color of the first half
@@ -55,8 +54,7 @@ class Checkerboard(Bijection):
         return from_fields(self.inner.inverse_only(self._checked_fields(y)), self.parity)
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
-        dx = self.inner.backward(to_fields(dy, self.parity), dlog_det, cache)
-        return from_fields(dx, self.parity)
+        return from_fields(self.inner.backward(to_fields(dy, self.parity), dlog_det, cache), self.parity)
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
         return from_fields(self.inner.initialize(self._checked_fields(x)), self.parity)
@@ -77,9 +75,7 @@ class CheckerboardNet(Net):
 
     A convolution then reads the true neighbors of each pixel, as it does under the paper's mask.
 
-    backward    the same rearrangements in reverse: dL/dy at the pixels that change and zeros between
-                them, net's backward, dL/dx at the identity pixels
-    initialize  initializes net on the board.
+    backward    the same in reverse: dL/dy between zeros, net's backward, dL/dx at the identity pixels
 
     Raises ValueError for arrays that are not images.
 

@@ -6,15 +6,8 @@ from typing import Any
 import numpy as np
 
 from minglow import kernels, validation
-from minglow.arrays.shapes import (
-    check_dlog_det,
-    check_even_channels,
-    check_input,
-    halves,
-    join,
-    split,
-    zero_log_det,
-)
+from minglow.arrays import shapes
+from minglow.arrays.shapes import check_dlog_det, halves, join, split, zero_log_det
 from minglow.bijection import Bijection, Net
 from minglow.layers.scale import sigmoid_scale
 
@@ -27,8 +20,8 @@ class Coupling(Bijection):
     net                its input has C1 channels, its output net_outputs * C2
     identity_channels  C1, by default half of the channels
 
-    Raises ValueError for a net with another number of output channels, where there are no more than
-    C1 channels, and where an odd number should be halved.
+    Raises ValueError for a net with another number of output channels, where there are no more than C1
+    channels, and where an odd number should be halved.
     """
 
     net_outputs: int  # outputs of the net for each channel of x2
@@ -55,9 +48,9 @@ class Coupling(Bijection):
 
     def _checked_parts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """x1, the identity channels, and x2, those that change."""
-        check_input(self, x)
+        shapes.check_input(self, x)
         if self.identity_channels is None:
-            check_even_channels(self, x.shape[-1])
+            shapes.check_even_channels(self, x.shape[-1])
         elif x.shape[-1] <= self.identity_channels:
             raise ValueError(f"{self} expected more than {self.identity_channels} channels, "
                              f"got {x.shape[-1]}")
@@ -75,7 +68,6 @@ class AdditiveCoupling(Coupling):
     log_det     dy/dx is block triangular, its diagonal blocks I and I: log|det J| = 0.
     backward    dL/dx2 = dL/dy2
                 dL/dx1 = dL/dy1 + (dnet/dx1)^T dL/dy2
-    initialize  initializes the net on x1.
 
     The arguments and errors are Coupling's.
 
@@ -117,14 +109,13 @@ class AffineCoupling(Coupling):
                 dL/ds_b = (dL/dy2 * y2 + dL/dlog_det_b) * dlog scale/ds
                         since dy2/dlog scale = y2 and dlog_det/dlog scale = 1
                 dL/dx1 = dL/dy1 + (dnet/dx1)^T [dL/dshift, dL/ds]
-    initialize  initializes the net on x1.
 
     scale       sigmoid_scale (the default) as in the official code, exp_scale as in the paper, or any
                 function from s to (log scale, dlog scale/ds)
 
     The other arguments and the errors are Coupling's. The paper writes y2 = scale * x2 + t; its official
-    code, and this layer, shift first. The two families are the same: t = scale * shift. In the paper's
-    table 1 the second half holds the identity channels, in the code the first.
+    code, and this layer, shift first: t = scale * shift. In the paper's table 1 the second half holds
+    the identity channels, in the code the first.
 
     >>> layer = minglow.AffineCoupling(minglow.nets.mlp(1, 8, 2, rng=0), minglow.exp_scale)
     >>> layer.net.nets[-1].params["bias"][...] = 3, 2  # shift, s

@@ -1,6 +1,7 @@
 """Invertible 1x1 convolution: a learned mixing of channels."""
 
 from collections.abc import Callable
+from functools import wraps
 from math import prod
 from typing import Any
 
@@ -18,48 +19,22 @@ def random_rotation(channels: int, rng: Rng) -> np.ndarray:
     return np.linalg.qr(np.random.default_rng(rng).standard_normal((channels, channels)))[0]
 
 
-class Memo:
-    """A function of a layer and its matrix that returns its last result while the matrix is the same.
+def memo(method: Callable[[Any, np.ndarray], Any]) -> Callable[[Any, np.ndarray], Any]:
+    """Make a method of a matrix return its last result while the matrix is the same.
 
     Forward and backward of one training step, and all samples between two steps, use the same matrix.
     On a device every call computes: comparing the matrices would wait for the device.
     """
-
-    def __init__(self, function: Callable[[Bijection, np.ndarray], Any], layer: Bijection) -> None:
-        self.function, self.layer = function, layer
-        self.matrix = np.full(1, np.nan)  # equal to nothing
-
-    def __call__(self, matrix: np.ndarray) -> Any:
+    @wraps(method)
+    def remembering(layer: Any, matrix: np.ndarray) -> Any:
         if not on_host(matrix):
-            return self.function(self.layer, matrix)
-        if matrix.dtype != self.matrix.dtype or not (matrix == self.matrix).all():
-            self.result = self.function(self.layer, matrix)
-            self.matrix = matrix.copy()
-        return self.result
-
-
-def log_abs_det(layer: Bijection, weight: np.ndarray) -> np.ndarray:
-    """log|det W|, or SingularWeightError where det W is 0 or not finite."""
-    _, result = np.linalg.slogdet(weight)
-    if on_host(result) and not np.isfinite(result):
-        raise SingularWeightError(f"{layer}: its weight is singular, log|det W| = {result}")
-    return result
-
-
-def inverse_weight(layer: Bijection, weight: np.ndarray) -> np.ndarray:
-    """W^-1, or SingularWeightError where W's dtype cannot hold a meaningful one."""
-    try:
-        inverse = np.linalg.inv(weight)
-    except np.linalg.LinAlgError:
-        raise SingularWeightError(f"{layer}: its weight is singular, det W = 0") from None
-    if not on_host(inverse):
-        return inverse
-    squares = (np.vdot(matrix, matrix) for matrix in (weight.astype(float), inverse.astype(float)))
-    condition = prod(squares) ** 0.5  # in the Frobenius norm
-    if not condition < 1 / np.finfo(weight.dtype).eps:
-        raise SingularWeightError(f"{layer}: its weight is singular to {weight.dtype} precision, "
-                                  f"condition number {condition:.1e}")
-    return inverse
+            return method(layer, matrix)
+        last, result = layer.results.get(method.__name__, (np.full(1, np.nan), None))  # equal to nothing
+        if matrix.dtype != last.dtype or not (matrix == last).all():
+            result = method(layer, matrix)
+            layer.results[method.__name__] = matrix.copy(), result
+        return result
+    return remembering
 
 
 class InvConv1x1(Bijection):
@@ -80,9 +55,8 @@ class InvConv1x1(Bijection):
     channels    C
     rng         a seed or a Generator for W
 
-    Raises SingularWeightError where det W is 0 or not finite. Inverse and backward also raise it where
-    the condition number of W exceeds 1/epsilon of its dtype. On a device nothing is raised: the
-    results are NaN or inf.
+    Raises SingularWeightError where det W is 0 or not finite, and in inverse and backward also where the
+    condition number of W exceeds 1/epsilon of its dtype. On a device the results are NaN or inf instead.
 
     >>> layer = minglow.InvConv1x1(2, dtype=np.float64)
     >>> layer.params["weight"][...] = [[2, 0], [1, 1]]
@@ -92,22 +66,49 @@ class InvConv1x1(Bijection):
 
     def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
         super().__init__()
-        self.add_param("weight", random_rotation(channels, rng).astype(dtype))
-        self.log_abs_det = Memo(log_abs_det, self)
-        self.inverse_weight = Memo(inverse_weight, self)
+        self.results: dict[str, tuple[np.ndarray, Any]] = {}  # what `memo` remembers
+        self.add_matrix(random_rotation(channels, rng), dtype)
+
+    def add_matrix(self, matrix: np.ndarray, dtype: type) -> None:
+        """Own the parameters of a W, (C, C)."""
+        self.add_param("weight", matrix.astype(dtype))
 
     def matrix(self) -> np.ndarray:
         """W, (C, C)."""
         return self.params["weight"]
 
+    @memo
+    def log_abs_det(self, weight: np.ndarray) -> np.ndarray:
+        """log|det W|, or SingularWeightError where det W is 0 or not finite."""
+        _, result = np.linalg.slogdet(weight)
+        if on_host(result) and not np.isfinite(result):
+            raise SingularWeightError(f"{self}: its weight is singular, log|det W| = {result}")
+        return result
+
+    @memo
+    def inverse_weight(self, weight: np.ndarray) -> np.ndarray:
+        """W^-1, or SingularWeightError where W's dtype cannot hold a meaningful one."""
+        try:
+            inverse = np.linalg.inv(weight)
+        except np.linalg.LinAlgError:
+            raise SingularWeightError(f"{self}: its weight is singular, det W = 0") from None
+        if not on_host(inverse):
+            return inverse
+        squares = (np.vdot(matrix, matrix) for matrix in (weight.astype(float), inverse.astype(float)))
+        condition = prod(squares) ** 0.5  # in the Frobenius norm
+        if not condition < 1 / np.finfo(weight.dtype).eps:
+            raise SingularWeightError(f"{self}: its weight is singular to {weight.dtype} precision, "
+                                      f"condition number {condition:.1e}")
+        return inverse
+
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        weight = self.params["weight"]
+        weight = self.matrix()
         check_input(self, x, len(weight))
         y = (rows(x) @ weight.T).reshape(x.shape)
         return y, constant_log_det(x, pixels(x) * self.log_abs_det(weight)), x
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
-        weight = self.params["weight"]
+        weight = self.matrix()
         check_input(self, y, len(weight))
         x = (rows(y) @ self.inverse_weight(weight).T).reshape(y.shape)
         return x, x

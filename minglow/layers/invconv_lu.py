@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 
 from minglow.arrays.device import on_host
-from minglow.arrays.shapes import check_dlog_det, check_input, constant_log_det, pixels, rows
-from minglow.bijection import Bijection, Rng, SingularWeightError
-from minglow.layers.invconv import Memo, inverse_weight, random_rotation
+from minglow.arrays.shapes import check_dlog_det, pixels, rows
+from minglow.bijection import SingularWeightError
+from minglow.layers.invconv import InvConv1x1
 from minglow.layers.permute import check_order
 
 
-class InvConv1x1LU(Bijection):
+class InvConv1x1LU(InvConv1x1):
     r"""Invertible 1x1 convolution with W as LU factors (Kingma & Dhariwal 2018, equation 10).
 
         y_bij = W x_bij        W = P L U        L = strict lower part of lower + I
@@ -28,8 +28,8 @@ class InvConv1x1LU(Bijection):
                 dL/dlog_s = diag(dL/dU) * sign * exp(log_s) + (sum_b dL/dlog_det_b) * h * w
     initialize  nothing is set from data; the factors are those of a random orthogonal matrix at first.
 
-    The arguments are InvConv1x1's. Raises SingularWeightError where an exp(log_s) is 0 or infinite in
-    its dtype, and in inverse as InvConv1x1 does. On a device nothing is raised.
+    Arguments, forward and inverse are InvConv1x1's. Raises SingularWeightError where an exp(log_s) is 0
+    or infinite in its dtype, and in inverse as InvConv1x1 does. On a device nothing is raised.
 
     >>> layer = minglow.InvConv1x1LU(2, rng=0, dtype=np.float64)
     >>> layer.params["log_s"][...] = 1, 2
@@ -37,27 +37,26 @@ class InvConv1x1LU(Bijection):
     array([27.])
     """
 
-    def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
-        super().__init__()
-        order, lower, upper = lu_factors(random_rotation(channels, rng))
+    def add_matrix(self, matrix: np.ndarray, dtype: type) -> None:
+        order, lower, upper = lu_factors(matrix)
         diagonal = np.diag(upper)
         self.constants["order"] = order  # P L = L[order]: row i of P L is row order[i] of L
         self.constants["sign"] = np.sign(diagonal).astype(dtype)
         self.add_param("lower", np.tril(lower, -1).astype(dtype))
         self.add_param("upper", np.triu(upper, 1).astype(dtype))
         self.add_param("log_s", np.log(np.abs(diagonal)).astype(dtype))
-        self.inverse_weight = Memo(inverse_weight, self)
 
     def check_constants(self, constants: dict[str, np.ndarray]) -> None:
-        """Raise ValueError unless the order holds each channel once and each sign is 1 or -1."""
         check_order(constants["order"])
         if not (np.abs(constants["sign"]) == 1).all():
             raise ValueError(f"expected signs 1 and -1, got {constants['sign'].tolist()}")
 
     def matrix(self) -> np.ndarray:
-        """W, (C, C)."""
         permuted_lower, upper = self.factors()
         return permuted_lower @ upper
+
+    def log_abs_det(self, weight: np.ndarray) -> np.ndarray:
+        return self.params["log_s"].sum()
 
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
         """P L and U, both (C, C); their product is W."""
@@ -67,17 +66,6 @@ class InvConv1x1LU(Bijection):
         if on_host(diagonal) and not np.all(np.isfinite(diagonal) & (diagonal != 0)):
             raise SingularWeightError(f"{self}: its weight is singular, exp(log_s) = {np.abs(diagonal)}")
         return unit_lower[self.constants["order"]], np.triu(upper, 1) + np.diag(diagonal)
-
-    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        log_s = self.params["log_s"]
-        check_input(self, x, len(log_s))
-        y = (rows(x) @ self.matrix().T).reshape(x.shape)
-        return y, constant_log_det(x, pixels(x) * log_s.sum()), x
-
-    def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
-        check_input(self, y, len(self.params["log_s"]))
-        x = (rows(y) @ self.inverse_weight(self.matrix()).T).reshape(y.shape)
-        return x, x
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         x = cache

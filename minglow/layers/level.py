@@ -6,49 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minglow import validation
-from minglow.arrays.shapes import (
-    check_dlog_det,
-    check_even_channels,
-    check_input,
-    check_samples,
-    halves,
-    join,
-    zero_log_det,
-)
+from minglow.arrays.shapes import check_even_channels, check_input, halves, join
 from minglow.bijection import Bijection, Visit
-
-
-class Flatten(Bijection):
-    r"""An array as one vector of latents.
-
-        y[b] = x[b].ravel()                  (B, *shape) -> (B, D), D the product of shape
-
-    inverse     x[b] = y[b].reshape(shape)
-    log_det     The elements are the same: log|det J| = 0.
-    backward    dL/dx is dL/dy, reshaped as in the inverse.
-
-    Raises ValueError for arrays of another shape.
-
-    >>> minglow.Flatten((2, 2, 1)).forward(np.zeros((5, 2, 2, 1)))[0].shape
-    (5, 4)
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = validation.check_shape(shape)
-
-    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        check_samples(self, x, self.shape)
-        return x.reshape(len(x), -1), zero_log_det(x), None
-
-    def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
-        check_input(self, y, prod(self.shape))
-        return y.reshape(len(y), *self.shape), None
-
-    def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
-        check_dlog_det(self, dlog_det, dy)
-        return dy.reshape(len(dy), *self.shape)
 
 
 class Level(Bijection):
@@ -61,14 +20,13 @@ class Level(Bijection):
     log_det     the sum of those of steps and inner
     backward    dL/dz has two parts. dL/db is that of b; dL/da is inner's backward of the other. Joined,
                 they are the dL/dy of steps.
-    initialize  initializes steps, then inner.
 
     steps       the bijection before the split
     inner       the next levels: from (B, h, w, C/2) to (B, D')
 
-    The learned prior of the factored-out latents, b ~ N(mu(a), sigma(a)^2), is a coupling at the
-    end of `steps` that maps b to (b - mu(a)) / sigma(a); so the base stays N(0, I).
-    Raises ValueError for an odd C, and in inverse for latents of another shape than (B, D).
+    The learned prior of the factored-out latents, b ~ N(mu(a), sigma(a)^2), is a coupling at the end of
+    `steps` that maps b to (b - mu(a)) / sigma(a); so the base stays N(0, I). Raises ValueError for an
+    odd C, and in inverse for latents of another shape than (B, D).
 
     >>> level = minglow.Level(minglow.Squeeze(), minglow.Flatten((1, 1, 2)), shape=(1, 1, 4))
     >>> level.forward(np.arange(4.0).reshape(1, 2, 2, 1))[0]  # the half that leaves comes first

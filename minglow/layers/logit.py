@@ -24,13 +24,11 @@ class Logit(Bijection):
     backward    d log(dy/dx) / dy = tanh(y/2), so
                 dL/dx = c (1 + cosh y) (dL/dy + dL/dlog_det tanh(y/2))
 
-    margin      the distance of p from 0 and 1 at the ends of the range. Most pixels of handwriting are
-                black or white. Without a logit such a pixel has 1/256 of the range; with one it has a
-                large part of the real line, and a smaller margin makes that part larger (Papamakarios et
-                al. 2017 take 1e-6 for MNIST). openai/glow has no logit.
+    margin      the distance of p from 0 and 1 at the ends of the range. A black or white pixel has 1/256
+                of the range, but a large part of the real line: the larger, the smaller the margin
+                (Papamakarios et al. 2017 take 1e-6 for MNIST). openai/glow has no logit.
 
-    Raises ValueError for a margin outside (0, 1/2), and unless |x| < 1/c; on a device such values
-    become NaN.
+    Raises ValueError for a margin outside (0, 1/2), and unless |x| < 1/c. On a device such x become NaN.
 
     >>> y, log_det, _ = minglow.Logit(margin=0.1).forward(np.array([[-0.5, 0.0, 0.5]]))
     >>> y.round(3), np.log([0.1 / 0.9, 1, 0.9 / 0.1]).round(3)

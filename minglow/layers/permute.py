@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from minglow import validation
 from minglow.arrays.shapes import check_dlog_det, check_input, zero_log_det
 from minglow.bijection import Bijection, Rng
+from minglow.validation import check_count
 
 
 class Permutation(Bijection):
@@ -30,7 +30,6 @@ class Permutation(Bijection):
         self.check_constants(self.constants)
 
     def check_constants(self, constants: dict[str, np.ndarray]) -> None:
-        """Raise ValueError unless the order holds each channel once."""
         check_order(constants["order"])
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
@@ -39,14 +38,11 @@ class Permutation(Bijection):
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
         check_input(self, y, len(self.constants["order"]))
-        return self._permute_back(y), None
+        return y[..., np.argsort(self.constants["order"])], None
 
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         check_dlog_det(self, dlog_det, dy)
-        return self._permute_back(dy)
-
-    def _permute_back(self, y: np.ndarray) -> np.ndarray:
-        return y[..., np.argsort(self.constants["order"])]
+        return dy[..., np.argsort(self.constants["order"])]
 
 
 class Shuffle(Permutation):
@@ -57,8 +53,7 @@ class Shuffle(Permutation):
     """
 
     def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
-        validation.check_count("channels", channels)
-        super().__init__(np.random.default_rng(rng).permutation(channels))
+        super().__init__(np.random.default_rng(rng).permutation(check_count("channels", channels)))
 
 
 class Reverse(Permutation):
@@ -69,8 +64,7 @@ class Reverse(Permutation):
     """
 
     def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
-        validation.check_count("channels", channels)
-        super().__init__(np.arange(channels)[::-1])
+        super().__init__(np.arange(check_count("channels", channels))[::-1])
 
 
 class Swap(Permutation):
@@ -81,8 +75,7 @@ class Swap(Permutation):
     """
 
     def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
-        validation.check_count("channels", channels)
-        super().__init__(np.roll(np.arange(channels), channels // 2))
+        super().__init__(np.roll(np.arange(check_count("channels", channels)), channels // 2))
 
 
 class EvenOdd(Permutation):
@@ -93,8 +86,7 @@ class EvenOdd(Permutation):
     """
 
     def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
-        validation.check_count("channels", channels)
-        super().__init__(np.r_[0:channels:2, 1:channels:2])
+        super().__init__(np.argsort(np.arange(check_count("channels", channels)) % 2, kind="stable"))
 
 
 def check_order(order: np.ndarray) -> None:

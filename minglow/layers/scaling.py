@@ -47,6 +47,5 @@ class Scaling(Bijection):
     def backward(self, dy: np.ndarray, dlog_det: np.ndarray, cache: Any) -> np.ndarray:
         y = cache
         check_dlog_det(self, dlog_det, dy)
-        dx = dy * np.exp(self.params["log_scale"])
         self.grads["log_scale"] += np.einsum("nc,nc->c", rows(dy), rows(y)) + dlog_det.sum() * pixels(y)
-        return dx
+        return dy * np.exp(self.params["log_scale"])

@@ -1,11 +1,7 @@
 """An auto-encoder of plain MLPs, what it shares with a VAE, and how both are trained.
 
-Beside a flow, on the same dequantized data, they show what each can say about log p(x):
-
-    AutoEncoder  nothing: its latents have no distribution, so there is no density, and no samples
-    VAE          a lower bound (vae.py), which more samples of z tighten
-    Flow         log p(x) itself, for as many latents as dimensions
-
+A flow computes log p(x) itself, for as many latents as dimensions; a VAE (vae.py) a lower bound, which
+more samples of z tighten. An auto-encoder's latents have no distribution: no density, and no samples.
 All three have latents, from_latents, flat and dtype; minglow.inference.interpolate needs no more.
 """
 
@@ -37,11 +33,11 @@ class EncoderDecoder(Trainable):
     """
 
     def __init__(self, encoder: Net, decoder: Net, shape: tuple[int, ...], latent: int,
-                 params: dict[str, np.ndarray] | None = None) -> None:
+                 **params: np.ndarray) -> None:
         super().__init__()
         self.encoder, self.decoder, self.shape, self.latent = encoder, decoder, tuple(shape), latent
         self.children.update(encoder=encoder, decoder=decoder)
-        for name, value in (params or {}).items():
+        for name, value in params.items():
             self.add_param(name, value)
         self.flatten()
 
@@ -90,10 +86,7 @@ class AutoEncoder(EncoderDecoder):
     """
 
     def loss_backward(self, x: np.ndarray, rng: Rng = None) -> tuple[float, np.ndarray]:
-        """The mean squared error of a batch, and its derivative with respect to x; rng is not used.
-
-        Adds the derivatives with respect to the parameters to every module's grads.
-        """
+        """The mean squared error, and its derivative with respect to x; adds to every `grads`."""
         vectors = self._vectors(x)
         with self._threads(vectors):
             z, encoder_cache = self.encoder.forward(vectors)
@@ -108,18 +101,14 @@ def autoencoder(shape: tuple[int, ...], latent: int = 16, hidden: int = 256, *,
                 dtype: type = np.float32, rng: Rng = None) -> AutoEncoder:
     """An auto-encoder for images (h, w, C), which it flattens, or vectors (D,).
 
-    latent  how many numbers a sample has to pass through
-    hidden  width of the two hidden layers on either side
-    dtype   np.float32 or np.float64
-    rng     seed or Generator of the random start
-
-    Raises ValueError for sizes below 1 and for other dtypes.
+    latent is the number of latents, hidden the width of the two hidden layers on either side; rng is a
+    seed or a Generator for the initialization. Raises ValueError for sizes below 1 and other dtypes.
     """
     return AutoEncoder(*encoder_decoder_mlps(shape, latent, latent, hidden, dtype, rng), shape, latent)
 
 
 def encoder_decoder_mlps(shape: tuple[int, ...], latent: int, encoded: int, hidden: int, dtype: type,
-                    rng: Rng) -> tuple[Sequence, Sequence]:
+                         rng: Rng) -> tuple[Sequence, Sequence]:
     """An encoder D -> `encoded` and a decoder L -> D, each with two hidden layers.
 
     The decoder starts as the constant 0, the middle of the data's range. The encoder must not: from
@@ -139,22 +128,20 @@ def fit(model: EncoderDecoder, images: Images, *, steps: int = 2500, batch_size:
         learning_rate: float = 1e-3, seed: int = 0) -> list[float]:
     """Minimize the model's loss over dequantized `images.train` with Adam; return each step's loss.
 
-    steps          optimizer steps
-    batch_size     images in each, drawn with replacement
-    learning_rate  its peak: up over the first twentieth of the steps, then down along a cosine
+    Each batch is drawn with replacement. The learning rate rises over the first twentieth of the steps
+    to `learning_rate`, then falls along a cosine.
 
-    The same arguments, model and machine give the same result. Raises ValueError for images of
-    another shape than the model's and for none, FloatingPointError if training diverges.
+    The same arguments, model and machine give the same result. Raises ValueError for images of another
+    shape than the model's and for none, FloatingPointError if training diverges.
     """
     check_dataset(images)
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        validation.check_count(name, value)
+    validation.check_count("steps", steps)
+    validation.check_count("batch_size", batch_size)
     rng, optimizer, losses = np.random.default_rng(seed), Adam(model.flat), []
     for step in range(1, steps + 1):
         chosen = images.train[rng.integers(len(images.train), size=batch_size)]
         x = dequantize(chosen, images.bins, rng, model.dtype)
         model.flat.grad[...] = 0
-        loss, _ = model.loss_backward(x, rng)
+        losses.append(model.loss_backward(x, rng)[0])
         optimizer.step(learning_rate * warm_up_cosine(step, steps, steps // 20))
-        losses.append(loss)
     return losses

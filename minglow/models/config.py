@@ -44,8 +44,6 @@ class ModelConfig(Config):
         raise NotImplementedError(f"{type(self).__name__} has no build_parts")
 
     def min_parameters(self) -> int:
-        """A lower bound of the number of parameters, within a factor of about thirty.
-
-        It keeps an untrusted configuration from asking for memory that its file cannot fill.
-        """
+        """A lower bound of the number of parameters, within a factor of about thirty: an untrusted
+        configuration cannot ask for memory that its file does not fill."""
         raise NotImplementedError(f"{type(self).__name__} has no min_parameters")

@@ -7,55 +7,40 @@ from typing import Any
 
 import numpy as np
 
+from minglow import layers
 from minglow.bases import Base, StandardNormal, TopPrior
 from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain, ReversibleChain
 from minglow.flow import Flow
-from minglow.layers import (
-    ActNorm,
-    AdditiveCoupling,
-    AffineCoupling,
-    Flatten,
-    InvConv1x1,
-    InvConv1x1LU,
-    Level,
-    Logit,
-    Reverse,
-    Shuffle,
-    Squeeze,
-    exp_scale,
-)
 from minglow.models.config import ModelConfig
 from minglow.nets import Conv, Sequence, ShiftScale, conv_net, mlp, paper_conv_net, res_net
 from minglow.storage.config import accepts, option
 
-# What a reversible level stores of its last flow steps (three layers each, and a split prior or
-# Flatten) costs less memory than the backward pass of one step of the first level needs anyhow,
-# and saves a quarter of the recomputation at K = 8.
+# The last flow steps that a reversible level stores cost less memory than the backward pass of one step
+# of the first level, and save a quarter of the recomputation at K = 8.
 STORED_STEPS = 2
-PERMUTATIONS = {"1x1": InvConv1x1, "lu": InvConv1x1LU, "shuffle": Shuffle, "reverse": Reverse}
+PERMUTATIONS = {"1x1": layers.InvConv1x1, "lu": layers.InvConv1x1LU, "shuffle": layers.Shuffle,
+                "reverse": layers.Reverse}
+COUPLINGS = {"affine": layers.AffineCoupling, "additive": layers.AdditiveCoupling,
+             "affine-exp": partial(layers.AffineCoupling, scale=layers.exp_scale)}
 
 
-def split_prior(channels: int, dtype: type = np.float32) -> AffineCoupling:
+def split_prior(channels: int, dtype: type = np.float32) -> layers.AffineCoupling:
     """The learned prior of the half that a level factors out, given the half that stays.
 
-    b ~ N(mu(a), sigma(a)^2), so (b - mu) / sigma is standard normal: an affine coupling with
-    shift = -mu and scale = 1/sigma = exp(s). Its net is one zero-initialized convolution, as in the
-    official code.
+    b ~ N(mu(a), sigma(a)^2), so (b - mu) / sigma is standard normal: an affine coupling with shift = -mu
+    and scale = 1/sigma = exp(s). Its net is one zero-initialized convolution, as in the official code.
     """
-    half = channels // 2
-    return AffineCoupling(
-        Sequence(Conv(half, channels, std=0.0, dtype=dtype), ShiftScale(channels, dtype)), exp_scale
-    )
+    conv = Conv(channels // 2, channels, std=0.0, dtype=dtype)
+    return layers.AffineCoupling(Sequence(conv, ShiftScale(channels, dtype)), layers.exp_scale)
 
 
 @dataclass(frozen=True)
 class GlowConfig(ModelConfig, model="glow"):
     """Settings of `glow`; the paper's for CIFAR-10 are levels=3, flow_steps=32, hidden=512.
 
-    Where a choice is not enough, Python takes a function or a class: permutation(channels, rng,
-    dtype), coupling(net), net(channels_in, hidden, channels_out, rng, dtype), norm(channels, dtype)
-    and prior(channels, dtype).
+    A choice can be a function or a class: permutation(channels, rng, dtype), coupling(net),
+    net(channels_in, hidden, channels_out, rng, dtype), norm(channels, dtype) and prior(channels, dtype).
     """
 
     levels: int | None = option(None, "L, the number of levels: 2 for images and 1 for vectors if not "
@@ -65,13 +50,12 @@ class GlowConfig(ModelConfig, model="glow"):
     _: KW_ONLY
     permutation: str = option("1x1", "what mixes the channels of a flow step", choices=PERMUTATIONS)
     coupling: str = option("affine", "affine scales by a sigmoid, affine-exp by exp as the paper writes",
-                           choices={"affine": AffineCoupling, "additive": AdditiveCoupling,
-                                    "affine-exp": partial(AffineCoupling, scale=exp_scale)})
+                           choices=COUPLINGS)
     net: str | None = option(None, "conditioner: conv for images and mlp for vectors if not given",
                              choices={"conv": conv_net, "mlp": mlp, "paper": paper_conv_net,
                                       "residual": res_net})
     norm: str = option("actnorm", "normalization at the start of a flow step", cli=False,
-                       choices={"actnorm": ActNorm})
+                       choices={"actnorm": layers.ActNorm})
     prior: str = option("split", "prior of the half that is factored out", cli=False,
                         choices={"split": split_prior})
     learned_prior: bool = option(True, "learned prior, not N(0, I), of factored-out latents")
@@ -90,7 +74,7 @@ class GlowConfig(ModelConfig, model="glow"):
                              f"one, got {self.coupling!r}")
         if len(shape) == 1:
             if levels != 1 or shape[0] % 2:
-                raise ValueError(f"expected vectors of an even length and levels=1, "
+                raise ValueError("expected vectors of an even length and levels=1, "
                                  f"got shape {shape} and levels={levels}")
         elif len(shape) != 3 or shape[0] % 2**levels or shape[1] % 2**levels:
             raise ValueError(f"expected images (h, w, C) with h and w divisible by 2^levels = "
@@ -98,26 +82,28 @@ class GlowConfig(ModelConfig, model="glow"):
 
     def build_parts(self, rng: np.random.Generator) -> tuple[Bijection, Base]:
         """Levels inside one another, and a base that is standard normal or has a learned top."""
-        first: list[Bijection] = [Logit(self.logit)] if self.logit else []
+        first: list[Bijection] = [layers.Logit(self.logit)] if self.logit else []
         bijection, top = self._level(self.shape, self.levels or 1, first, rng)
         dims = prod(self.shape)
         if self.learned_top or self.classes:
             return bijection, TopPrior(dims, top, self.classes, self.chosen("dtype"))
         return bijection, StandardNormal((dims,))
 
-    def _level(self, shape: tuple[int, ...], remaining: int, layers: list[Bijection],
+    def _level(self, shape: tuple[int, ...], remaining: int, steps: list[Bijection],
                rng: np.random.Generator) -> tuple[Bijection, tuple[int, ...]]:
-        """This level, which begins with `layers`, with those above it, and the shape of the last."""
+        """This level, which begins with `steps`, with those above it, and the shape of the last."""
+        # A flow step has three layers, and a split prior or Flatten follows the last.
         chain = partial(ReversibleChain, stored=STORED_STEPS * 3 + 1) if self.reversible else Chain
         if len(shape) == 3:
-            layers, shape = [*layers, Squeeze()], (shape[0] // 2, shape[1] // 2, 4 * shape[2])
-        layers += [layer for _ in range(self.flow_steps) for layer in self._flow_step(shape, rng)]
+            steps, shape = [*steps, layers.Squeeze()], (shape[0] // 2, shape[1] // 2, 4 * shape[2])
+        for _ in range(self.flow_steps):
+            steps += self._flow_step(shape, rng)
         if remaining == 1:
-            return chain(*layers, Flatten(shape)), shape
+            return chain(*steps, layers.Flatten(shape)), shape
         if self.learned_prior:
-            layers.append(self.chosen("prior")(shape[-1], self.chosen("dtype")))
+            steps.append(self.chosen("prior")(shape[-1], self.chosen("dtype")))
         inner, top = self._level((*shape[:-1], shape[-1] // 2), remaining - 1, [], rng)
-        return Level(chain(*layers), inner, shape), top
+        return layers.Level(chain(*steps), inner, shape), top
 
     def _flow_step(self, shape: tuple[int, ...], rng: np.random.Generator) -> list[Bijection]:
         """Actnorm, permutation, coupling (Kingma & Dhariwal 2018, table 1)."""
@@ -143,10 +129,9 @@ def glow(*args: Any, rng: Rng = None, **options: Any) -> Flow:
     """Glow (Kingma & Dhariwal 2018, figure 2) for images (h, w, C) or vectors (D,).
 
     Each of the L levels squeezes, runs K flow steps, and factors out half of its channels under a
-    learned prior; the last factors out all of them. Vectors cannot be squeezed: they have one level,
-    and MLPs as conditioners.
+    learned prior; the last factors out all of them. Vectors cannot be squeezed: they have one level, and
+    MLPs as conditioners. Raises ValueError where the shape cannot be squeezed or halved so often.
 
-    Raises ValueError where the shape cannot be squeezed or halved as often as that.
     rng is a seed or a Generator for the initialization; the other arguments:
     """
     return GlowConfig(*args, **options).build(rng)

@@ -45,8 +45,7 @@ class NiceConfig(ModelConfig, model="nice"):
 
     def min_parameters(self) -> int:
         """Each coupling's first matrix, and those between two hidden layers."""
-        between = self.hidden * (self.depth - 1)
-        return self.couplings * self.hidden * (between + prod(self.shape) // 2)
+        return self.couplings * self.hidden * (self.hidden * (self.depth - 1) + prod(self.shape) // 2)
 
 
 @accepts(NiceConfig)

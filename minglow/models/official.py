@@ -40,15 +40,10 @@ class OfficialGlowConfig(ModelConfig, model="official"):
     def as_glow(self) -> GlowConfig:
         """The same model as settings of `glow`."""
         affine = self.coupling == "affine"
-        no_floor: Any = partial(AffineCoupling, scale=partial(sigmoid_scale, floor=0.0))
-        net: Any = partial(official_conv_net, alternating=affine)
-        norm: Any = partial(ActNorm, factor=3.0)
-        prior: Any = official_split_prior
-        return GlowConfig(
-            shape=self.shape, levels=self.levels, flow_steps=self.flow_steps, hidden=self.hidden,
-            permutation=self.permutation, coupling=no_floor if affine else "additive", net=net,
-            norm=norm, prior=prior, learned_top=self.learned_top, classes=self.classes,
-            reversible=self.reversible, dtype=self.dtype)
+        no_floor = partial(AffineCoupling, scale=partial(sigmoid_scale, floor=0.0))
+        return GlowConfig(**{
+            **vars(self), "coupling": no_floor if affine else "additive", "prior": official_split_prior,
+            "net": partial(official_conv_net, alternating=affine), "norm": partial(ActNorm, factor=3.0)})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,10 +62,10 @@ class OfficialGlowConfig(ModelConfig, model="official"):
 def official_glow(*args: Any, rng: Rng = None, **options: Any) -> Flow:
     """Glow as the official code computes it (openai/glow), where that differs from `glow`'s defaults.
 
-    Actnorm's log scales count three times; convolutions see where the border is; a coupling's scale
-    is sigmoid(s + 2) without a floor; its shift and s alternate in the channels, as the split prior's
-    -mean and -log_std do. docs/paper-and-code.md lists every difference, and the one that is left: a
-    learned top is the same at the border here.
+    Actnorm's log scales count three times; convolutions see where the border is; a coupling's scale is
+    sigmoid(s + 2) without a floor; its shift and s alternate in the channels, as the split prior's -mean
+    and -log_std do. One difference is left: a learned top is the same at the border here.
+    docs/paper-and-code.md lists them all.
 
     rng is a seed or a Generator for the initialization; the other arguments:
     """

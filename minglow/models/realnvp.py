@@ -6,24 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from minglow import layers
 from minglow.bases import Base, StandardNormal
 from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain, ReversibleChain
 from minglow.flow import Flow
-from minglow.layers import (
-    ActNorm,
-    AffineCoupling,
-    Checkerboard,
-    CheckerboardNet,
-    Flatten,
-    Level,
-    Logit,
-    Squeeze,
-    Swap,
-    exp_scale,
-    sigmoid_scale,
-    tanh_scale,
-)
 from minglow.models.config import ModelConfig
 from minglow.nets import conv_net, res_net
 from minglow.storage.config import accepts, option
@@ -40,7 +27,7 @@ class RealNVPConfig(ModelConfig, model="realnvp"):
     _: KW_ONLY
     net: str = option("residual", "conditioner", choices={"residual": res_net, "plain": conv_net})
     scale: str = option("tanh", "a coupling's scale: tanh, RealNVP's, lies between 1/e and e", choices={
-        "tanh": tanh_scale, "sigmoid": sigmoid_scale, "exp": exp_scale})
+        "tanh": layers.tanh_scale, "sigmoid": layers.sigmoid_scale, "exp": layers.exp_scale})
     logit: float = option(0.0, "margin of a logit before all else; RealNVP's paper has 0.05, 0.0005 "
                                "suits scanned handwriting, 0 is no logit", below=0.5)
     reversible: bool = option(False, "recompute activations in the backward pass: less memory")
@@ -49,44 +36,42 @@ class RealNVPConfig(ModelConfig, model="realnvp"):
         super().__post_init__()
         shape, levels = self.shape, self.levels
         if len(shape) != 3 or shape[0] % 2 ** (levels - 1) or shape[1] % 2**levels:
-            raise ValueError(f"expected images (h, w, C) with h divisible by 2^(levels - 1) = "
+            raise ValueError("expected images (h, w, C) with h divisible by 2^(levels - 1) = "
                              f"{2 ** (levels - 1)} and w by {2**levels}, got shape {shape}")
 
     def build_parts(self, rng: np.random.Generator) -> tuple[Bijection, Base]:
         """Levels inside one another, and a standard normal base."""
-        first: list[Bijection] = [Logit(self.logit)] if self.logit else []
+        first: list[Bijection] = [layers.Logit(self.logit)] if self.logit else []
         return self._level(self.shape, self.levels, first, rng), StandardNormal((prod(self.shape),))
 
-    def _level(self, shape: tuple[int, ...], remaining: int, layers: list[Bijection],
+    def _level(self, shape: tuple[int, ...], remaining: int, steps: list[Bijection],
                rng: np.random.Generator) -> Bijection:
-        """This level, which begins with `layers`, with those above it."""
+        """This level, which begins with `steps`, with those above it."""
         chain = ReversibleChain if self.reversible else Chain
         height, width, channels = shape
+        couplings = LAST if remaining == 1 else CHECKERBOARD
+        steps += self._couplings(channels, couplings, rng, checkerboard=True)
         if remaining == 1:
-            return chain(*layers, *self._on_checkerboard(channels, LAST, rng), Flatten(shape))
-        squeezed = height // 2, width // 2, 4 * channels
-        layers += [*self._on_checkerboard(channels, CHECKERBOARD, rng), Squeeze(),
-                   *self._on_channels(4 * channels, rng)]
-        inner = self._level((*squeezed[:2], 2 * channels), remaining - 1, [], rng)
-        return Level(chain(*layers), inner, squeezed)
+            return chain(*steps, layers.Flatten(shape))
+        steps += [layers.Squeeze(), *self._couplings(4 * channels, CHANNELS, rng, checkerboard=False)]
+        half = height // 2, width // 2
+        inner = self._level((*half, 2 * channels), remaining - 1, [], rng)
+        return layers.Level(chain(*steps), inner, (*half, 4 * channels))
 
-    def _on_checkerboard(self, channels: int, couplings: int, rng: np.random.Generator,
-                         ) -> list[Bijection]:
-        net, scale, dtype = self.chosen("net"), self.chosen("scale"), self.chosen("dtype")
-        layers: list[Bijection] = []
-        for i in range(couplings):
-            conditioner = CheckerboardNet(net(channels, self.hidden, 2 * channels, rng, dtype), i % 2)
-            coupling = AffineCoupling(conditioner, scale)
-            layers += [ActNorm(channels, dtype), Checkerboard(coupling, parity=i % 2)]
-        return layers
-
-    def _on_channels(self, channels: int, rng: np.random.Generator) -> list[Bijection]:
-        net, scale, dtype = self.chosen("net"), self.chosen("scale"), self.chosen("dtype")
-        layers: list[Bijection] = []
-        for _ in range(CHANNELS):
-            conditioner = net(channels // 2, self.hidden, channels, rng, dtype)
-            layers += [ActNorm(channels, dtype), AffineCoupling(conditioner, scale), Swap(channels)]
-        return layers
+    def _couplings(self, channels: int, count: int, rng: np.random.Generator,
+                   checkerboard: bool) -> list[Bijection]:
+        """Couplings whose masks alternate, each after an actnorm."""
+        steps: list[Bijection] = []
+        identity_channels = channels if checkerboard else channels // 2
+        for i in range(count):
+            net = self.chosen("net")(identity_channels, self.hidden, 2 * identity_channels, rng,
+                                     self.chosen("dtype"))
+            net = layers.CheckerboardNet(net, i % 2) if checkerboard else net
+            coupling = layers.AffineCoupling(net, self.chosen("scale"))
+            steps.append(layers.ActNorm(channels, self.chosen("dtype")))
+            steps += ([layers.Checkerboard(coupling, i % 2)] if checkerboard
+                      else [coupling, layers.Swap(channels)])
+        return steps
 
     def min_parameters(self) -> int:
         """Four couplings a level or more; a residual conditioner has four 3x3 convolutions."""
@@ -102,8 +87,8 @@ def realnvp(*args: Any, rng: Rng = None, **options: Any) -> Flow:
     Each level but the last runs three couplings under checkerboard masks that alternate, squeezes,
     runs three under channel masks, and factors out half of its channels; the last runs four under
     checkerboard masks. ActNorm precedes each coupling, where the paper has batch normalization.
-
     Raises ValueError where the shape cannot be halved as often as that.
+
     rng is a seed or a Generator for the initialization; the other arguments:
     """
     return RealNVPConfig(*args, **options).build(rng)

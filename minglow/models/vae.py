@@ -37,17 +37,15 @@ class VAE(EncoderDecoder):
               dL/dlog_std = dL/dz * exp(log_std) * noise + 1/B (exp(2 log_std) - 1)
               dL/dx by the encoder's backward, - dL/dy, since x is also the target
 
-    One sigma for all dimensions: where its gradient is zero, sigma^2 is the mean squared error, so
-    that the likelihood is an auto-encoder's loss in other units, and nothing more. One for each pixel
-    would learn, besides, where images never change. The noise of dequantized data keeps sigma from 0.
-
-    x is what flows take, and bits_per_dim(elbo, D, levels) an upper bound of what it is for log_prob.
-    latents are the posterior's means; from_latents gives the likelihood's.
+    All dimensions share one sigma: where its gradient is zero, sigma^2 is the mean squared error, so
+    that the likelihood is an auto-encoder's loss in other units. The noise of dequantized data keeps
+    sigma from 0. bits_per_dim(elbo, D, bins) is an upper bound of the model's bits per dimension.
+    `latents` are the posterior's means; `from_latents` gives the likelihood's.
     """
 
     def __init__(self, encoder: Net, decoder: Net, shape: tuple[int, ...], latent: int,
                  log_sigma: float = LOG_SIGMA, dtype: type = np.float32) -> None:
-        super().__init__(encoder, decoder, shape, latent, {"log_sigma": np.full(1, log_sigma, dtype)})
+        super().__init__(encoder, decoder, shape, latent, log_sigma=np.full(1, log_sigma, dtype))
         self.base = StandardNormal((latent,))
 
     def negative_elbo_backward(self, x: np.ndarray, rng: Rng = None) -> tuple[float, np.ndarray]:
@@ -83,8 +81,7 @@ class VAE(EncoderDecoder):
 
             log 1/n sum_i p(x|z_i) p(z_i) / q(z_i|x)           z_i ~ q(z|x), n = `samples`
 
-        In expectation it is the ELBO for n = 1, never falls as n grows, and never exceeds log p(x),
-        which it meets in the limit (theorem 1).
+        Its expectation is the ELBO for n = 1, never falls as n grows, and tends to log p(x) (theorem 1).
         """
         ratios = [log_likelihood + ratio for log_likelihood, _, ratio in self._samples(x, rng, samples)]
         bound = np.logaddexp.reduce(np.array(ratios, np.float64)) - log(samples)
@@ -94,8 +91,8 @@ class VAE(EncoderDecoder):
                noise: bool = False) -> np.ndarray:
         """n decoder means, (n, *shape), for z ~ N(0, I); with `noise` n samples of p(x).
 
-        `temperature` multiplies all noise. What p(x) is made of is means with noise: means alone
-        look better than what the bits per dimension are about.
+        `temperature` multiplies all noise. The means look better than the samples, but the bits per
+        dimension describe the samples.
         """
         n = validation.check_count("the number of samples", n)
         temperature = validation.check_number("temperature", temperature)
@@ -106,8 +103,7 @@ class VAE(EncoderDecoder):
             x += sigma * rng.standard_normal(x.shape, self.dtype)
         return x
 
-    def _samples(self, x: np.ndarray, rng: Rng, samples: int,
-                 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _samples(self, x: np.ndarray, rng: Rng, samples: int) -> Iterator[tuple[np.ndarray, ...]]:
         """log p(x|z), kl and log p(z)/q(z|x), each (B,), of each of `samples` z."""
         validation.check_count("samples", samples)
         vectors, rng = self._vectors(x), np.random.default_rng(rng)
@@ -117,8 +113,8 @@ class VAE(EncoderDecoder):
             noise = self.base.sample(len(x), rng, self.dtype)
             z = mean + np.exp(log_std) * noise
             log_q = self.base.log_prob(noise) - log_std.sum(axis=1)
-            y = self._decode(z)
-            yield self._log_likelihood(vectors, y), kl_from_standard(h), self.base.log_prob(z) - log_q
+            log_likelihood = self._log_likelihood(vectors, self._decode(z))
+            yield log_likelihood, kl_from_standard(h), self.base.log_prob(z) - log_q
 
     def _log_likelihood(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         log_sigma = self.params["log_sigma"]

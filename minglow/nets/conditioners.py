@@ -32,9 +32,8 @@ def conv_net(channels_in: int, hidden: int, channels_out: int, rng: Rng = None,
              dtype: type = np.float32) -> Sequence:
     """Glow's net (Kingma & Dhariwal 2018, section 5), with actnorm as in the official code.
 
-    3x3 convolution, actnorm, ReLU, 1x1 convolution, actnorm, ReLU, zero-initialized 3x3 convolution.
-    The last one is a TransposedConv: its taps have the reverse order, which makes no difference, since
-    they are learned.
+    The last convolution is a TransposedConv: its taps have the reverse order, which makes no difference,
+    since they are learned.
     """
     rng = np.random.default_rng(rng)
     return Sequence(
@@ -60,9 +59,7 @@ def official_conv_net(channels_in: int, hidden: int, channels_out: int, rng: Rng
     """Glow's net in the official code (openai/glow, model.py, `f` and `revnet2d_step`).
 
     It differs from conv_net by the factor 3 in every log scale and by a padding that marks the border.
-
-    alternating  whether outputs 2c and 2c + 1 belong to channel c, as for the affine couplings of that
-                 code
+    With `alternating`, outputs 2c and 2c + 1 belong to channel c, as in that code's affine couplings.
     """
     rng = np.random.default_rng(rng)
     return Sequence(
@@ -76,7 +73,7 @@ def official_conv_net(channels_in: int, hidden: int, channels_out: int, rng: Rng
 
 def official_zero_conv(channels_in: int, channels_out: int, dtype: type = np.float32,
                        alternating: bool = True) -> Sequence:
-    """The official code's zero-initialized convolution, with its padding; alternating: see above."""
+    """The official code's zero-initialized convolution, with its padding."""
     nets: list[Net] = [
         TransposedConv(channels_in, channels_out, std=0.0, dtype=dtype),
         EdgeBias(channels_out, std=0.0, dtype=dtype), ShiftScale(channels_out, dtype),
@@ -87,9 +84,6 @@ def official_zero_conv(channels_in: int, channels_out: int, dtype: type = np.flo
 def res_net(channels_in: int, hidden: int, channels_out: int, rng: Rng = None,
             dtype: type = np.float32, blocks: int = 2) -> Sequence:
     """RealNVP's residual net (Dinh et al. 2017, section 4.1), with actnorm for batch normalization.
-
-    3x3 convolution, residual blocks of twice (actnorm, ReLU, 3x3 convolution), actnorm, ReLU,
-    zero-initialized 3x3 convolution.
 
     blocks  the number of residual blocks
     """

@@ -24,7 +24,7 @@ class Conv(Net):
                 dL/dx = scatter(dL/dy W)       scatter is gather's transpose
     initialize  nothing is set from data; W ~ N(0, std^2) at first.
 
-    Efficient for few channels in and many out, since the copy of x is size * size times as large as x.
+    Efficient for few channels in and many out: patches is size * size times as large as x.
     Raises ValueError for an even size, which has no center.
 
     >>> conv = minglow.nets.Conv(1, 1, size=3)
@@ -41,18 +41,16 @@ class Conv(Net):
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
         weight = self.params["weight"]
-        channels_out, size, _, channels_in = weight.shape
-        check_images(self, x, channels_in)
-        patches = kernels.gather(x, size)
-        return (patches @ weight.reshape(channels_out, -1).T).reshape(*x.shape[:3], -1), patches
+        check_images(self, x, weight.shape[-1])
+        patches = kernels.gather(x, weight.shape[1])
+        return (patches @ weight.reshape(len(weight), -1).T).reshape(*x.shape[:3], -1), patches
 
     def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
         patches = cache
         weight, dweight = self.params["weight"], self.grads["weight"]
-        channels_out, size, _, _ = weight.shape
         dweight += (rows(dy).T @ patches).reshape(weight.shape)
-        dpatches = rows(dy) @ weight.reshape(channels_out, -1)
-        return kernels.scatter(dpatches, size, dy.shape[1], dy.shape[2])
+        dpatches = rows(dy) @ weight.reshape(len(weight), -1)
+        return kernels.scatter(dpatches, weight.shape[1], dy.shape[1], dy.shape[2])
 
 
 class TransposedConv(Net):
@@ -70,10 +68,9 @@ class TransposedConv(Net):
     backward    dtaps = gather(dL/dy)          gather is scatter's transpose
                 dL/dW = x^T dtaps
                 dL/dx = dtaps W^T
-    initialize  nothing is set from data; W ~ N(0, std^2) at first, 0 for the zero-initialized
-                convolution that ends a conditioner.
+    initialize  nothing is set from data; W ~ N(0, std^2) at first. std = 0 ends a conditioner.
 
-    Efficient for many channels in and few out, since taps is size * size times as large as y.
+    Efficient for many channels in and few out: taps is size * size times as large as y.
     Raises ValueError for an even size, which has no center.
 
     >>> net = minglow.nets.TransposedConv(1, 1, size=3, std=0.0)
@@ -88,18 +85,16 @@ class TransposedConv(Net):
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
         weight = self.params["weight"]
-        channels_in, size, _, _ = weight.shape
-        check_images(self, x, channels_in)
-        taps = rows(x) @ weight.reshape(channels_in, -1)
-        return kernels.scatter(taps, size, x.shape[1], x.shape[2]), x
+        check_images(self, x, len(weight))
+        taps = rows(x) @ weight.reshape(len(weight), -1)
+        return kernels.scatter(taps, weight.shape[1], x.shape[1], x.shape[2]), x
 
     def backward(self, dy: np.ndarray, cache: Any) -> np.ndarray:
         x = cache
         weight, dweight = self.params["weight"], self.grads["weight"]
-        channels_in, size, _, _ = weight.shape
-        dtaps = kernels.gather(dy, size)
+        dtaps = kernels.gather(dy, weight.shape[1])
         dweight += (rows(x).T @ dtaps).reshape(weight.shape)
-        return (dtaps @ weight.reshape(channels_in, -1).T).reshape(x.shape)
+        return (dtaps @ weight.reshape(len(weight), -1).T).reshape(x.shape)
 
 
 class EdgeBias(Net):
@@ -122,8 +117,8 @@ class EdgeBias(Net):
            [5., 3., 5.]], dtype=float32)
     """
 
-    def __init__(self, channels: int, size: int = 3, std: float = 0.05,
-                 rng: Rng = None, dtype: type = np.float32) -> None:
+    def __init__(self, channels: int, size: int = 3, std: float = 0.05, rng: Rng = None,
+                 dtype: type = np.float32) -> None:
         super().__init__()
         self.add_param("bias", normal_weights((size, size, channels), std, rng, dtype))
 

@@ -26,9 +26,8 @@ class Dense(Net):
     array([[21.]], dtype=float32)
     """
 
-    def __init__(self, channels_in: int, channels_out: int, bias: bool = True,
-                 std: float | None = None, rng: Rng = None,
-                 dtype: type = np.float32) -> None:
+    def __init__(self, channels_in: int, channels_out: int, bias: bool = True, std: float | None = None,
+                 rng: Rng = None, dtype: type = np.float32) -> None:
         super().__init__()
         std = np.sqrt(2 / channels_in) if std is None else std
         self.add_param("weight", normal_weights((channels_in, channels_out), std, rng, dtype))

@@ -12,12 +12,7 @@ import numpy as np
 from minglow.arrays import memory
 from minglow.data import PACKAGED, Images, load
 from minglow.data.readers import formats
-from minglow.dequantization import (
-    Dequantizer,
-    NoDequantizer,
-    UniformDequantizer,
-    VariationalDequantizer,
-)
+from minglow.dequantization import Dequantizer, NoDequantizer, UniformDequantizer, VariationalDequantizer
 from minglow.models.config import MODELS, ModelConfig
 from minglow.storage.config import Config, option, pick
 from minglow.training.config import TrainingConfig
@@ -40,8 +35,7 @@ class DataConfig(Config):
 
     def load(self) -> Images:
         """The images. Raises ValueError for what cannot be read."""
-        return load(self.data, bins=self.bins, bits=self.bits, size=self.size,
-                    grayscale=self.grayscale)
+        return load(self.data, bins=self.bins, bits=self.bits, size=self.size, grayscale=self.grayscale)
 
     @property
     def final_bins(self) -> int:
@@ -68,8 +62,8 @@ class RunConfig(NamedTuple):
             raise ValueError(f"expected settings of {', '.join(cls._fields)}, "
                              f"got {shortened([*values])}")
         return cls(model_from_json(values),
-                   DataConfig.from_json(values.get("data"), "the settings of the data"),
-                   TrainingConfig.from_json(values.get("training"), "the settings of training"))
+                   DataConfig.from_json(values["data"], "the settings of the data"),
+                   TrainingConfig.from_json(values["training"], "the settings of training"))
 
     @classmethod
     def for_images(cls, given: dict[str, Any], model: str, reading: DataConfig, images: Images,
@@ -96,8 +90,7 @@ class RunConfig(NamedTuple):
         float32 for each pixel of a batch.
         """
         model = self.model
-        size = np.dtype(model.chosen("dtype")).itemsize
-        needed = max(5 * size * model.min_parameters(),
+        needed = max(5 * np.dtype(model.chosen("dtype")).itemsize * model.min_parameters(),
                      10_000 * getattr(model, "flow_steps", getattr(model, "couplings", 1)),
                      4 * prod(model.shape) * self.training.batch_size)
         if needed > memory.installed():
@@ -114,8 +107,8 @@ def model_to_json(config: ModelConfig) -> dict[str, Any]:
 def model_from_json(values: dict[str, Any]) -> ModelConfig:
     """The settings under "model", validated completely. Raises ValueError."""
     model = values.get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("name"), str) or (
-            model["name"] not in MODELS):
+    if not isinstance(model, dict) or model.get("name") not in [*MODELS]:
         raise ValueError(f"expected a model among {', '.join(MODELS)}, got {shortened(model)}")
-    settings = {key: value for key, value in model.items() if key != "name"}
-    return MODELS[model["name"]].from_json(settings, f"the settings of {model['name']}")
+    settings = {**model}
+    name = settings.pop("name")
+    return MODELS[name].from_json(settings, f"the settings of {name}")

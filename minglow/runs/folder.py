@@ -2,7 +2,8 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,14 @@ def create_run_folder(parent: str | Path, name: str | None, stem: str) -> Path:
     before anything was saved.
     """
     parent = Path(parent)
-    if name is not None and (Path(name).name != name or name in ("", "..") or len(name) > MAX_NAME):
-        raise ValueError(f"expected the name of a folder in {parent}, got {name!r}")
     if name is None:
-        return create_numbered_folder(parent, stem)
+        for folder in (parent / f"{stem}-{number}" for number in count(1)):
+            with suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                break
+        return folder
+    if Path(name).name != name or name in ("", "..") or len(name) > MAX_NAME:
+        raise ValueError(f"expected the name of a folder in {parent}, got {name!r}")
     folder = parent / name
     if folder.is_dir() and set(folder.iterdir()) - {folder / METRICS, folder / LOCK,
                                                     *temporaries(folder)}:
@@ -65,18 +70,6 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def create_numbered_folder(parent: Path, stem: str) -> Path:
-    """Make the first of parent/stem-1, parent/stem-2, ... that does not exist."""
-    number = 1
-    while True:
-        folder = parent / f"{stem}-{number}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
-
-
 def in_run(path: Path, name: str) -> Path:
     """A file of this name in the folder of a run, or of one of its files."""
     return (path if path.is_dir() else path.parent) / name
@@ -93,7 +86,11 @@ class Checkpointer:
         self.folder, self.flow, self.dequantizer = folder, flow, dequantizer
         self.config, self.recorder = config, recorder
         self.x = to_device_of(dequantize(images, dequantizer.bins, 0, flow.dtype), flow.flat.value)
-        check_free_space(folder, COPIES * (flow.flat.value.nbytes + dequantizer.flat.value.nbytes))
+        needed = COPIES * (flow.flat.value.nbytes + dequantizer.flat.value.nbytes)
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise OSError(f"{folder}: expected {needed / 1e6:.1f} MB of free space for its checkpoints, "
+                          f"got {free / 1e6:.1f} MB")
 
     def __call__(self, state: TrainingState, best: bool) -> None:
         """Write the metrics, the model if it is the best so far, and the state, in this order: what the
@@ -104,14 +101,5 @@ class Checkpointer:
                 checkpoint.save(self.folder / CHECKPOINT, self.flow, self.config,
                                 {"dequantizer": self.dequantizer.flat.value})
         checkpoint.save(self.folder / LAST, self.flow, self.config, state.arrays(), state.facts())
-        warning = invertibility(self.flow, self.x).warning()
-        if warning:
+        if warning := invertibility(self.flow, self.x).warning():
             self.recorder.print(f"step={state.step} warning={warning}")
-
-
-def check_free_space(folder: Path, needed: int) -> None:
-    """Raise OSError unless so many bytes are free on the folder's disk."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(f"{folder}: expected {needed / 1e6:.1f} MB of free space for its checkpoints, "
-                      f"got {free / 1e6:.1f} MB")

@@ -49,17 +49,16 @@ def load(path: str | Path, into: Flow | None = None) -> Flow:
     no file can build. Raises CheckpointError for what does not fit, and leaves `into` untouched then.
     """
     saved = read(path)
-    flow = build(saved) if into is None else validation.check_instance("into", into, Flow)
-    checkpoint.restore(saved, flow)
-    return flow
+    if into is None:
+        return build(saved)
+    checkpoint.restore(saved, validation.check_instance("into", into, Flow))
+    return into
 
 
 def load_run(path: str | Path) -> Run:
     """The flow that a run left, its dequantizer, and its settings. Raises CheckpointError."""
     saved = read(path)
-    config = run_config(saved)
-    flow = build(saved)
-    checkpoint.restore(saved, flow)
+    config, flow = run_config(saved), build(saved)
     with naming_file(saved):
         dequantizer = config.build_dequantizer()
     value = dequantizer.flat.value
@@ -87,7 +86,7 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def build(saved: Checkpoint) -> Flow:
-    """The flow that a file's settings describe, at its random initialization.
+    """The flow in a file, built from the settings there.
 
     The settings are validated, and compared with the file's size, before any memory is taken. Raises
     CheckpointError that names the file.
@@ -101,7 +100,9 @@ def build(saved: Checkpoint) -> Flow:
             raise ValueError("it describes more parameters than the file can hold")
         if SAMPLE_BYTES * prod(config.shape) > memory.installed():
             raise ValueError("it describes samples that this machine's memory cannot hold")
-        return config.build()
+        flow = config.build()
+    checkpoint.restore(saved, flow)
+    return flow
 
 
 def run_config(saved: Checkpoint) -> RunConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from time import perf_counter
-from typing import TextIO
+from typing import Any
 
 from minglow.storage.archive import replacing
 from minglow.training.loop import Progress
@@ -20,7 +20,7 @@ class Recorder:
     resumes after `done` steps keeps their lines, drops later ones, and continues to count the seconds.
     """
 
-    def __init__(self, folder: Path, steps: int, stream: TextIO, done: int = 0) -> None:
+    def __init__(self, folder: Path, steps: int, stream: Any, done: int = 0) -> None:
         self.stream = stream
         self.curve: list[tuple[int, float, float]] = []  # step, mean training bits, held-out bits
         self.since: list[float] = []  # training bits since the last evaluation
@@ -37,8 +37,8 @@ class Recorder:
         from tqdm import tqdm  # noqa: PLC0415  `import minglow` need not wait for it
 
         tqdm.monitor_interval = 0  # no monitoring thread, which could outlive an interrupted run
-        self.bar = tqdm(total=steps, initial=done, unit="step", file=self.stream, dynamic_ncols=True,
-                        disable=not self.stream.isatty())
+        self.bar = tqdm(total=steps, initial=done, unit="step", file=stream, dynamic_ncols=True,
+                        disable=not stream.isatty())
 
     def __call__(self, progress: Progress) -> None:
         """Record one step."""
@@ -46,7 +46,15 @@ class Recorder:
         fields = ("" if value is None else f"{value:.6g}" for value in (*progress, seconds))
         self.file.write(",".join(fields) + "\n")
         self._remember(progress.step, progress.bits, progress.held_out_bits)
-        self._show(progress, seconds)
+        if not self.bar.disable:
+            held_out = f", held out {self.curve[-1][2]:.3f}" if self.curve else ""
+            self.bar.set_postfix_str(f"bits/dim {progress.bits:.3f}{held_out}", refresh=False)
+            self.bar.update()
+        elif progress.held_out_bits is not None:
+            step, bits, held_out_bits = self.curve[-1]
+            left = (perf_counter() - self.began) / (step - self.first) * (self.bar.total - step)
+            print(f"step={step} bits_per_dim={bits:.3f} held_out={held_out_bits:.3f} "
+                  f"seconds={seconds:.1f} left={left:.0f}", file=self.stream, flush=True)
 
     def print(self, line: str) -> None:
         """Print a line above the progress bar."""
@@ -62,18 +70,6 @@ class Recorder:
         if held_out_bits is not None:
             self.curve.append((step, sum(self.since) / len(self.since), held_out_bits))
             self.since.clear()
-
-    def _show(self, progress: Progress, seconds: float) -> None:
-        if not self.bar.disable:
-            held_out = f", held out {self.curve[-1][2]:.3f}" if self.curve else ""
-            self.bar.set_postfix_str(f"bits/dim {progress.bits:.3f}{held_out}", refresh=False)
-            self.bar.update()
-        elif progress.held_out_bits is not None:
-            step, bits, held_out_bits = self.curve[-1]
-            pace = (perf_counter() - self.began) / (step - self.first)
-            left = pace * (self.bar.total - step)
-            print(f"step={step} bits_per_dim={bits:.3f} held_out={held_out_bits:.3f} "
-                  f"seconds={seconds:.1f} left={left:.0f}", file=self.stream, flush=True)
 
     def __enter__(self) -> Recorder:
         return self

@@ -18,7 +18,7 @@ TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 
 
 def save_pictures(folder: Path, flow: Flow, images: Images, curve: list[tuple[int, float, float]],
-             seed: int) -> None:
+                  seed: int) -> None:
     """Draw the pictures of a finished run."""
     figures = {
         "curves.png": plots.training_curves(curve, images.bins),
@@ -70,7 +70,7 @@ def interpolation_strip(flow: Flow, images: np.ndarray, bins: int, pairs: int = 
     """
     _check_count(pairs * frames)
     ends = images[np.arange(2 * pairs) % len(images)]
-    x = to_device_of(dequantize(ends, bins, np.random.default_rng(0), flow.dtype), flow.flat.value)
+    x = to_device_of(dequantize(ends, bins, 0, flow.dtype), flow.flat.value)
     between = to_host(interpolate(flow, x[::2], x[1::2], frames))
     frames_out = quantize(between.reshape(-1, *x.shape[1:]), bins)
     return plots.image_sheet(frames_out, frames, bins, "held-out images, and the latents between them")

@@ -1,8 +1,8 @@
 """Archives: named arrays and a manifest in one file, written atomically and verified before use.
 
-The file is an uncompressed .npz, which NumPy reads too. Nothing in it is trusted: sizes are compared
-with the file's own before memory is allocated; compressed, repeated and pickled members are refused;
-the manifest has the SHA-256 of every array.
+The file is an uncompressed .npz. Nothing in it is trusted: sizes are compared with the file's own before
+memory is allocated; compressed, repeated and pickled members are refused; the manifest has the SHA-256
+of every array.
 """
 
 import hashlib
@@ -40,12 +40,35 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             return _read(archive, path.stat().st_size)
 
 
+def _read(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    members = npz_members(archive)
+    if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in members.values()):
+        raise BadFile("expected uncompressed members, got one compressed or encrypted")
+    if sum(info.file_size for info in members.values()) > size:
+        raise BadFile("its members are larger than the file")
+    if MANIFEST not in members or members[MANIFEST].file_size > MAX_MANIFEST:
+        raise BadFile("expected a manifest, got none of a reasonable size")
+    manifest = json.loads(read_member(archive, members.pop(MANIFEST)).tobytes())
+    expected = manifest.pop("arrays")
+    if members.keys() != expected.keys():
+        raise BadFile("its members are not those of its manifest")
+    arrays = {name: read_member(archive, member) for name, member in members.items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf" or description(array) != expected[name]:
+            raise BadFile(f"{name} differs from its manifest")
+    return arrays, manifest
+
+
+def description(array: np.ndarray) -> list[Any]:
+    """An array's shape, dtype and SHA-256, as JSON can hold them."""
+    content = np.ascontiguousarray(array)
+    digest = hashlib.sha256(content.data if content.size else b"").hexdigest()
+    return [list(array.shape), array.dtype.str, digest]
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which replaces the one at `path` once it is complete and on the disk.
-
-    An existing file's mode is preserved. An OSError names the file.
-    """
+    """A file to write, which replaces the one at `path`, whose mode it takes, once it is on the disk."""
     temporary = path.with_name(path.name + TEMPORARY.format(os.getpid()))
     try:
         with temporary.open("wb") as file:
@@ -65,13 +88,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 def sync_folder(folder: Path) -> None:
     """Write a folder's list of names to the disk, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def temporaries(folder: Path) -> list[Path]:
@@ -86,29 +108,3 @@ def sweep(folder: Path) -> list[Path]:
     for path in unfinished:
         path.unlink(missing_ok=True)
     return unfinished
-
-
-def description(array: np.ndarray) -> list[Any]:
-    """An array's shape, dtype and SHA-256, as JSON can hold them."""
-    content = np.ascontiguousarray(array)
-    digest = hashlib.sha256(content.data if content.size else b"").hexdigest()
-    return [list(array.shape), array.dtype.str, digest]
-
-
-def _read(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    members = npz_members(archive)
-    if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in members.values()):
-        raise BadFile("expected uncompressed members, got one compressed or encrypted")
-    if sum(info.file_size for info in members.values()) > size:
-        raise BadFile("its members are larger than the file")
-    if MANIFEST not in members or members[MANIFEST].file_size > MAX_MANIFEST:
-        raise BadFile("expected a manifest, got none of a reasonable size")
-    manifest = json.loads(read_member(archive, members.pop(MANIFEST)).tobytes())
-    expected = manifest.pop("arrays")
-    if members.keys() != expected.keys():
-        raise BadFile("its members are not those of its manifest")
-    arrays = {name: read_member(archive, member) for name, member in members.items()}
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biuf" or description(array) != expected[name]:
-            raise BadFile(f"{name} differs from its manifest")
-    return arrays, manifest

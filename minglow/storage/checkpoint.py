@@ -60,6 +60,7 @@ def read(path: str | Path) -> Checkpoint:
     """Read and verify a checkpoint. Raises CheckpointError that says what is wrong with which file."""
     path = Path(validation.check_path(path))
     check_file(path)
+    bad = f"{path}: not a minglow checkpoint"
     try:
         arrays, manifest = archive.read(path)
         if manifest["format"] != FORMAT:
@@ -67,12 +68,11 @@ def read(path: str | Path) -> Checkpoint:
                                   f"{manifest['format']!r}: another version of minglow wrote it")
         parts = config, settings, facts = [manifest[key] for key in ("config", "settings", "facts")]
     except BadFile as error:
-        raise CheckpointError(f"{path}: not a minglow checkpoint, or damaged: {error.reason}") from None
+        raise CheckpointError(f"{bad}, or damaged: {error.reason}") from None
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a minglow checkpoint, its manifest lacks {error}") from None
+        raise CheckpointError(f"{bad}, its manifest lacks {error}") from None
     if not all(isinstance(part, dict) for part in parts):
-        raise CheckpointError(f"{path}: not a minglow checkpoint, or damaged: expected its config, "
-                              "settings and facts by name")
+        raise CheckpointError(f"{bad}, or damaged: expected its config, settings and facts by name")
     own = {name: array for name, array in arrays.items() if not name.startswith(EXTRA)}
     extra = {name.removeprefix(EXTRA): array for name, array in arrays.items() if name not in own}
     return Checkpoint(path, config, settings, own, extra, facts)
@@ -86,26 +86,19 @@ def check_file(path: Path) -> None:
 
 
 def restore(saved: Checkpoint, module: Module) -> None:
-    """Write a checkpoint into a module of the same structure. Raises CheckpointError as `assign`."""
-    assign(saved.path, module, saved.module, saved.settings or None)
-
-
-def assign(path: Path, module: Module, arrays: Mapping[str, np.ndarray],
-           settings: dict[str, Any] | None) -> None:
-    """Write arrays from a file into a module of the same structure and settings.
+    """Write a checkpoint into a module of the same structure and, where the file has them, settings.
 
     Raises CheckpointError, and leaves the module untouched, for a setting of another value, for an
     array that is missing, unknown, not finite, or of another shape or dtype, and for constants that
-    `Module.check_constants` refuses. settings: None if the file does not hold them.
+    `Module.check_constants` refuses.
     """
-    targets = named_arrays(module)
+    path, arrays, targets, own = saved.path, saved.module, named_arrays(module), settings_of(module)
     for name in sorted(targets.keys() ^ arrays.keys()):
         expected, got = (name, "none") if name in targets else ("no other array", name)
         raise CheckpointError(f"{path}: expected {expected}, got {got}")
     for name, target in targets.items():
         check_like(path, name, arrays[name], target)
-    own = settings_of(module)
-    found = own if settings is None else settings
+    found = saved.settings or own
     for name in sorted(own.keys() | found.keys()):
         if found.get(name) != own.get(name):
             raise CheckpointError(f"{path}: expected {name or 'the module'} with the settings "

@@ -102,9 +102,8 @@ class Config:
             raise ValueError(f"expected {what} by name, got {shortened(values)}")
         for key in [*expected, *values]:
             if key not in values or key not in expected:
-                state = "none" if key in expected else "one"
-                raise ValueError(f"expected {'an' if key in expected else 'no'} entry {shortened(key)} "
-                                 f"in {what}, got {state}")
+                an, got = ("an", "none") if key in expected else ("no", "one")
+                raise ValueError(f"expected {an} entry {shortened(key)} in {what}, got {got}")
         return cls(**values)
 
 

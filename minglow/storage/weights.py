@@ -15,15 +15,9 @@ import numpy as np
 from minglow import validation
 from minglow.arrays.device import to_host
 from minglow.bijection import Module
+from minglow.storage import checkpoint
 from minglow.storage.archive import replacing
-from minglow.storage.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    check_file,
-    named_arrays,
-    restore,
-    settings_of,
-)
+from minglow.storage.checkpoint import Checkpoint, CheckpointError
 from minglow.version import __version__
 
 FORMAT = 2
@@ -36,9 +30,10 @@ def export_safetensors(path: str | Path, module: Module, config: dict[str, Any] 
     Raises ImportError without the package safetensors.
     """
     about = {"format": FORMAT, "version": __version__, "config": config or {},
-             "settings": settings_of(module)}
+             "settings": checkpoint.settings_of(module)}
     # The package writes memory in its own order: an array that is not in C order would be scrambled.
-    arrays = {name: np.ascontiguousarray(to_host(array)) for name, array in named_arrays(module).items()}
+    arrays = {name: np.ascontiguousarray(to_host(array))
+              for name, array in checkpoint.named_arrays(module).items()}
     content = _package("safetensors.numpy").save(arrays, {"minglow": json.dumps(about)})
     with replacing(Path(path)) as file:
         file.write(content)
@@ -50,7 +45,7 @@ def import_safetensors(path: str | Path, module: Module) -> None:
     Raises CheckpointError, and leaves the module untouched, for what is not a safetensors file, and
     for arrays or settings that are not the module's; ImportError without the package safetensors.
     """
-    restore(read_safetensors(path), module)
+    checkpoint.restore(read_safetensors(path), module)
 
 
 def read_safetensors(path: str | Path) -> Checkpoint:
@@ -61,7 +56,7 @@ def read_safetensors(path: str | Path) -> Checkpoint:
     """
     path = Path(validation.check_path(path))
     package = _package("safetensors")
-    check_file(path)
+    checkpoint.check_file(path)
     try:
         with package.safe_open(path, framework="numpy") as file:
             about = dict(json.loads((file.metadata() or {}).get("minglow", "{}")))

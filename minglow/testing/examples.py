@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minglow.bijection import Bijection, Module, check_initialized
-from minglow.testing.explain import describe, property_failed
+from minglow.testing.explain import PropertyFailed, describe
 
 M = TypeVar("M", bound=Module)
 Seed = int | np.random.Generator
@@ -21,18 +21,17 @@ MAX_SHAPES = 3  # a layer is checked on the first shapes that it accepts
 def perturbed(module: M, rng: Seed = 0, size: float = 0.2, dtype: type | None = None) -> M:
     """A copy of a module with normal noise added to its parameters.
 
-    The noise is `size` times each parameter's root mean square, or `size` where all entries are zero,
-    so that a rotation stays well-conditioned. A zero-initialized layer has to be perturbed: most of
-    its gradients are zero. With `dtype` the copy's arrays are cast to it; this works for bijections
-    and conditioners, but not for a Flow, whose parameters are views of one vector.
+    The noise is `size` times each parameter's root mean square, so that a rotation stays
+    well-conditioned, or `size` where all entries are zero: most gradients of a zero-initialized layer
+    are zero. With `dtype` the copy's arrays are cast to it, which a Flow, whose parameters are views,
+    does not allow.
     """
     rng = np.random.default_rng(rng)
     module = copy.deepcopy(module)
     for _, part in module.walk():
         for value in part.params.values():
-            magnitude = np.sqrt(np.mean(np.square(value))) if value.size and np.any(value) else 1.0
-            noise = size * magnitude * rng.standard_normal(value.shape)
-            value[...] = value + noise
+            magnitude = np.sqrt(np.mean(np.square(value))) if np.any(value) else 1.0
+            value[...] += size * magnitude * rng.standard_normal(value.shape)
         for arrays in (part.params, part.grads, part.constants) if dtype is not None else ():
             for name, value in arrays.items():
                 if value.dtype.kind == "f":
@@ -44,23 +43,23 @@ def examples(layer: M, x: np.ndarray | None = None, rng: Seed = 0, dtype: type =
              size: float = 0.2) -> Iterator[tuple[M, np.ndarray]]:
     """Yield (layer, batch) pairs to check; the layer is always a copy.
 
-    With x: x and the layer, its parameters unchanged, both cast to `dtype`. Without x: perturbed
-    copies and batches of 3 samples, for the first of SHAPES that the layer accepts. Raises
-    ValueError if it accepts none.
+    With x: x and the layer, its parameters unchanged, both cast to `dtype`. Without x: perturbed copies
+    and batches of 3, for the first of SHAPES that the layer accepts. Raises ValueError if there is none.
     """
     if not isinstance(layer, Module):
         kind = f"the class {layer.__name__}" if isinstance(layer, type) else type(layer).__name__
         raise ValueError(f"expected a Bijection or a Net, got {kind}")
     check_initialized(layer)
     if x is not None:
-        x = np.asarray(x)
         if not np.all(np.isfinite(x)):
             raise ValueError("expected a batch x of finite numbers, got NaN or inf")
-        yield perturbed(layer, rng, 0, dtype), x.astype(dtype)
+        yield perturbed(layer, rng, 0, dtype), np.array(x, dtype)
         return
     rng = np.random.default_rng(rng)
     accepted, refusal = 0, ""
     for shape in SHAPES:
+        if accepted == MAX_SHAPES:
+            return
         candidate = perturbed(layer, rng, size, dtype)
         batch: np.ndarray = rng.standard_normal((3, *shape)).astype(dtype)
         try:
@@ -70,8 +69,6 @@ def examples(layer: M, x: np.ndarray | None = None, rng: Seed = 0, dtype: type =
             continue
         yield candidate, batch
         accepted += 1
-        if accepted == MAX_SHAPES:
-            return
     if not accepted:
         shapes = ", ".join(map(str, SHAPES))
         raise ValueError(f"{layer} accepted a sample of none of the shapes {shapes}; for {SHAPES[0]} it "
@@ -84,9 +81,8 @@ def finite_forward(layer: Bijection, x: np.ndarray) -> tuple[np.ndarray, np.ndar
     check_one_per_sample(log_det, x)
     for name, value in ("y", y), ("log_det", log_det):
         if not np.all(np.isfinite(value)):
-            raise property_failed("a finite forward", f"{name}, {describe(x)}", np.asarray(value),
-                                  "finite numbers",
-                                  "forward returned NaN or inf. Is x in the map's domain?")
+            raise PropertyFailed("a finite forward", f"{name}, {describe(x)}", value, "finite numbers",
+                                 "forward returned NaN or inf. Is x in the map's domain?")
     return y, log_det, cache
 
 
@@ -96,4 +92,4 @@ def check_one_per_sample(log_det: np.ndarray, x: np.ndarray) -> None:
     if found != expected:
         hint = ("A value of another precision took part." if found[0] == expected[0] else
                 "log_det has one number per sample: it is neither a scalar nor a sum.")
-        raise property_failed("log_det of shape (B,) and x's dtype", describe(x), found, expected, hint)
+        raise PropertyFailed("log_det of shape (B,) and x's dtype", describe(x), found, expected, hint)

@@ -8,15 +8,12 @@ from minglow.arrays.shapes import pixels
 class PropertyFailed(AssertionError):
     """A bijection violates the contract; the message states the property, where, and a likely cause."""
 
-
-def property_failed(name: str, where: str, found: object, expected: object,
-                    cause: str) -> PropertyFailed:
-    """The exception for a property of this name that does not hold."""
-    message = f"{name} fails at {where}: found {_show(found)}, expected {_show(expected)}"
-    if (isinstance(found, np.ndarray) and isinstance(expected, np.ndarray)
-            and found.shape == expected.shape):
-        message += f" (largest difference {np.max(np.abs(found - expected), initial=0):.1e})"
-    return PropertyFailed(f"{message}. {cause}".strip())
+    def __init__(self, name: str, where: str, found: object, expected: object, cause: str = "") -> None:
+        message = f"{name} fails at {where}: found {_show(found)}, expected {_show(expected)}"
+        if (isinstance(found, np.ndarray) and isinstance(expected, np.ndarray)
+                and found.shape == expected.shape):
+            message += f" (largest difference {np.max(np.abs(found - expected), initial=0):.1e})"
+        super().__init__(f"{message}. {cause}".strip())
 
 
 def describe(x: np.ndarray) -> str:
@@ -24,77 +21,63 @@ def describe(x: np.ndarray) -> str:
     return f"x of shape {x.shape}, {x.dtype}"
 
 
-def fixed_ratio(found: np.ndarray, expected: np.ndarray) -> float | None:
-    """r, if found = r * expected in every entry, else None."""
-    found, expected = np.ravel(found).astype(float), np.ravel(expected).astype(float)
-    size = np.sum(expected * expected)
-    if not np.all(np.isfinite(found)) or size == 0:
-        return None
-    ratio = np.sum(found * expected) / size
-    fixed = np.allclose(found, ratio * expected, rtol=1e-5, atol=1e-7 * size**0.5)
-    return float(ratio) if fixed else None
-
-
 def cause_of_log_det(found: np.ndarray, expected: np.ndarray, x: np.ndarray) -> str:
     """The usual cause of a wrong log_det, (B,)."""
-    count, batch = pixels(x), len(x)
     if np.allclose(found, 0) and not np.allclose(expected, 0):
         return "log_det is 0, but the map changes volume: it was left out."
-    if batch > 1 and np.allclose(found, expected.sum(), rtol=1e-5):
+    if len(x) > 1 and np.allclose(found, expected.sum(), rtol=1e-5):
         return "It is the sum over the batch: log_det has one number per sample, never summed."
     if np.ptp(expected) > 1e-4 and np.allclose(found, expected.mean(), rtol=1e-5):
         return "It is the mean over the batch: log_det has one number per sample."
-    return cause_of_ratio(fixed_ratio(found, expected), count, batch, "log_det") or (
+    return cause_of_ratio(found, expected, x, "log_det") or (
         "Its ratio to the expected value differs between samples: often a term is missing, or it is "
         "computed from the wrong half or the wrong intermediate.")
 
 
-def cause_of_ratio(ratio: float | None, count: int, batch: int, name: str) -> str:
+def cause_of_ratio(found: np.ndarray, expected: np.ndarray, x: np.ndarray, name: str) -> str:
     """The usual cause of a quantity that is wrong by one factor in every entry; "" without a factor."""
-    if ratio is None:
+    found, expected = np.ravel(found).astype(float), np.ravel(expected).astype(float)
+    size = np.sum(expected * expected)
+    if not np.all(np.isfinite(found)) or size == 0:
+        return ""
+    ratio = np.sum(found * expected) / size
+    if not np.allclose(found, ratio * expected, rtol=1e-5, atol=1e-7 * size**0.5):
         return ""
     if abs(ratio) < 1e-6:
         return f"It is 0: {name} was left out."
     if abs(ratio + 1) < 1e-6:
-        inverse = "; it is that of the inverse map" if name == "log_det" else ""
-        return f"The sign of {name} is wrong{inverse}."
+        return f"The sign of {name} is wrong{'; it is that of the inverse map' * (name == 'log_det')}."
     for factor, symbol, advice in (
-        (count, "h*w", "each of the h*w pixels counts once"),
-        (batch, "B", "a layer neither sums nor averages over the batch, the loss does"),
-    ):
-        if factor > 1 and abs(ratio * factor - 1) < 1e-6:
-            return f"It is too small by a factor {symbol} = {factor}: {advice}."
-        if factor > 1 and abs(ratio / factor - 1) < 1e-6:
-            return f"It is too large by a factor {symbol} = {factor}: {advice}."
+            (pixels(x), "h*w", "each of the h*w pixels counts once"),
+            (len(x), "B", "a layer neither sums nor averages over the batch, the loss does")):
+        for quotient, direction in (ratio * factor, "small"), (ratio / factor, "large"):
+            if factor > 1 and abs(quotient - 1) < 1e-6:
+                return f"It is too {direction} by a factor {symbol} = {factor}: {advice}."
     return f"It is wrong by a factor {ratio:.6g} in every entry."
 
 
 def cause_of_gradient(parts: dict[str, tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> str:
-    """The usual cause of a wrong gradient.
+    """The usual cause of a wrong gradient. backward is linear in dy and dlog_det.
 
-    parts: "dy" and "dlog_det" -> (found, expected) along several directions, with the other
-    cotangent 0: backward is linear in the two.
+    parts: "dy" and "dlog_det" -> (found, expected) along several directions, with the other cotangent 0.
     """
     sentences = []
+    scale = np.max(np.abs(list(parts.values())))
     for name, (found, expected) in parts.items():
-        scale = max(np.max(np.abs(value)) for pair in parts.values() for value in pair)
-        if np.allclose(found, expected, rtol=1e-5, atol=1e-7 * scale):
-            continue
-        cause = cause_of_ratio(fixed_ratio(found, expected), pixels(x), len(x), f"the part from {name}")
-        sentences.append(
-            f"The part from {name} is wrong. " + (cause or (
-                "It has no fixed ratio to the expected gradient: often a transpose (W for W^T, W^-1 for "
-                "W^-T), swapped halves, a missing term, or a stale cache.")))
+        if not np.allclose(found, expected, rtol=1e-5, atol=1e-7 * scale):
+            sentences.append(f"The part from {name} is wrong. " + (
+                cause_of_ratio(found, expected, x, f"the part from {name}")
+                or "It has no fixed ratio to the expected gradient: often a transpose (W for W^T, W^-1 "
+                "for W^-T), swapped halves, a missing term, or a stale cache."))
     return " ".join(sentences) or "Each part is right, but their sum is wrong: is backward linear?"
 
 
 def cause_of_inverse(found: np.ndarray, expected: np.ndarray) -> str:
     """The usual cause of a wrong inverse."""
-    error = float(np.max(np.abs(found - expected)))
-    middle = expected.shape[-1] // 2
-    swapped = np.roll(found, middle, axis=-1)
-    if expected.shape[-1] % 2 == 0 and np.allclose(swapped, expected, atol=1e-6):
+    swapped = np.roll(found, found.shape[-1] // 2, axis=-1)
+    if found.shape[-1] % 2 == 0 and np.allclose(swapped, expected, atol=1e-6):
         return "The halves are swapped."
+    error = float(np.max(np.abs(found - expected)))
     if error < 1e-2:
         return (f"The largest error is {error:.1e}: small errors come from an epsilon in a divisor, "
                 "from a scale near 0, or from a constant in another precision.")
@@ -107,5 +90,5 @@ def cause_of_inverse(found: np.ndarray, expected: np.ndarray) -> str:
 
 def _show(value: object) -> str:
     if isinstance(value, np.ndarray):
-        return np.array2string(np.ravel(value)[:6], precision=6) + ("..." if value.size > 6 else "")
+        return np.array2string(np.ravel(value)[:6], precision=6) + "..." * (value.size > 6)
     return f"{value:.9g}" if isinstance(value, (float, np.floating)) else str(value)

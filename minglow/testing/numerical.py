@@ -41,9 +41,8 @@ def numerical_jacobian(forward: Callable[[np.ndarray], Any], x: np.ndarray,
                        step: float = STEP) -> np.ndarray:
     """The Jacobian (D_out, D_in) at one sample x of a function of batches, such as layer.forward.
 
-    forward: (B, *x.shape) -> y, (B, ...), or a tuple that begins with y. Entry [i, j] is
-    dy_i/dx_j; samples and results are flattened in C order. The D_in unit vectors form one batch,
-    so that forward is called five times. Raises NotSmooth as directional_derivative does.
+    forward: (B, *x.shape) -> y, (B, ...), or a tuple that begins with y. Entry [i, j] is dy_i/dx_j, in C
+    order. forward is called five times on batches of D_in samples. Raises NotSmooth.
     """
 
     def y(points: np.ndarray) -> np.ndarray:
@@ -51,8 +50,7 @@ def numerical_jacobian(forward: Callable[[np.ndarray], Any], x: np.ndarray,
         return result[0] if isinstance(result, tuple) else result
 
     units = np.eye(x.size, dtype=x.dtype).reshape(-1, *x.shape)
-    columns = directional_derivative(y, x[None], units, step)
-    return columns.reshape(x.size, -1).T
+    return directional_derivative(y, x[None], units, step).reshape(x.size, -1).T
 
 
 def taylor_slope(f: Callable[[np.ndarray], float], x: np.ndarray, v: np.ndarray,

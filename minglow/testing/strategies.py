@@ -17,10 +17,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 def shapes(*, max_size: int = 16, even_sides: bool = False, even_channels: bool = True,
            images: bool | None = None) -> st.SearchStrategy[tuple[int, ...]]:
-    """Shapes of one sample, (C,) or (h, w, C), with at most `max_size` values.
-
-    images: True for only images, False for only vectors, None for both.
-    """
+    """Shapes of one sample, (C,) or (h, w, C), with at most `max_size` values; `images`: only these."""
     sides = [2, 4] if even_sides else [1, 2, 3, 4, 5]
     channels = [c for c in range(1, max_size + 1) if not (even_channels and c % 2)]
     vectors = [] if images else [(c,) for c in channels]
@@ -52,10 +49,7 @@ def flows(draw: st.DrawFn, shape: tuple[int, ...], *, max_steps: int = 3,
     """1 to `max_steps` flow steps of Glow for samples of one shape, with perturbed parameters."""
     rng = np.random.default_rng(draw(seeds))
     net, channels = (conv_net if len(shape) == 3 else mlp), shape[-1]
-    steps = [
-        layer
-        for _ in range(draw(st.integers(1, max_steps)))
-        for layer in (ActNorm(channels, dtype), InvConv1x1(channels, rng, dtype),
-                      AffineCoupling(net(channels // 2, 4, channels, rng, dtype)))
-    ]
+    steps = [layer for _ in range(draw(st.integers(1, max_steps)))
+             for layer in (ActNorm(channels, dtype), InvConv1x1(channels, rng, dtype),
+                           AffineCoupling(net(channels // 2, 4, channels, rng, dtype)))]
     return perturbed(draw(st.sampled_from([Chain, ReversibleChain]))(*steps), rng, 0.1)

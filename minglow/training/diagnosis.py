@@ -30,8 +30,7 @@ class Invertibility(NamedTuple):
             return (f"{self.worst_weight} is hardly invertible: "
                     f"its weight's condition number is {self.condition:.1e}")
         if not self.scale * room > 1:
-            return (f"{self.worst_coupling} is hardly invertible: "
-                    f"its smallest scale is {self.scale:.1e}")
+            return f"{self.worst_coupling} is hardly invertible: its smallest scale is {self.scale:.1e}"
         if not self.round_trip < ROUND_TRIP:
             return (f"forward and inverse differ by {self.round_trip:.1e}: lower the learning rate, "
                     "or use float64")

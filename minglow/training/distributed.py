@@ -48,8 +48,10 @@ class ProcessGroup:
     def average(self, array: np.ndarray) -> None:
         """Replace an array, in place, by its mean over all processes: one Allreduce, on the host."""
         if self.comm:
+            from mpi4py import MPI  # noqa: PLC0415
+
             total = to_host(array)
-            self.comm.Allreduce(_in_place(), total)
+            self.comm.Allreduce(MPI.IN_PLACE, total)
             total /= self.size
             if total is not array:
                 array[...] = to_device_of(total, array)
@@ -158,8 +160,7 @@ def launcher_numbers(variables: tuple[str, ...]) -> list[int]:
 def world() -> ProcessGroup:
     """All processes that mpiexec has started; this one only without mpiexec.
 
-    Raises ImportError where there are several and mpi4py is missing, ValueError where mpi4py's MPI is
-    not mpiexec's: each process would believe that it is the only one.
+    Raises ImportError if mpi4py is missing, ValueError if its MPI is not mpiexec's.
     """
     if not any(name in os.environ for name in RANK_VARIABLES):
         return ProcessGroup()
@@ -171,13 +172,7 @@ def world() -> ProcessGroup:
             return ProcessGroup()
         raise ImportError(f"mpiexec started {started} processes, which need mpi4py to train together "
                           f"(pip install 'minglow[mpi]'): {single_line(error)}") from None
-    if MPI.COMM_WORLD.size < started:
+    if MPI.COMM_WORLD.size < started:  # each process would believe that it is the only one
         raise ValueError(f"mpiexec started {started} processes, but mpi4py sees {MPI.COMM_WORLD.size}: "
                          f"they are of different MPIs; mpi4py's is {single_line(MPI.get_vendor()[0])}")
-    return ProcessGroup(MPI.COMM_WORLD) if MPI.COMM_WORLD.size > 1 else ProcessGroup()
-
-
-def _in_place() -> Any:
-    from mpi4py import MPI  # noqa: PLC0415
-
-    return MPI.IN_PLACE
+    return ProcessGroup(MPI.COMM_WORLD if MPI.COMM_WORLD.size > 1 else None)

@@ -37,8 +37,8 @@ def evaluate(flow: Flow, images: np.ndarray, bins: int, *, samples: int = 1, see
             if own.start == own.stop:  # fewer images than processes
                 dequantizer.dequantize(batch, rng, flow.dtype)  # keeps the random numbers in step
                 continue
-            batch_labels = None if labels is None else labels[part]
-            bound = log_bound(flow, batch, dequantizer, rng, labels=batch_labels, shard=own)
+            bound = log_bound(flow, batch, dequantizer, rng, shard=own,
+                              labels=None if labels is None else labels[part])
             bounds.append(to_host(bound))
     total = processes.total(float(np.concatenate(bounds).sum(dtype=np.float64)))
     return float(bits_per_dim(total / (samples * len(images)), images[0].size, bins))

@@ -70,8 +70,10 @@ def train(flow: Flow, images: Images, *, dequantizer: Dequantizer | None = None,
                           images)
     if resume is not None:
         state.restore(validation.check_instance("resume", resume, Checkpoint))
-    else:
-        initialize(state, flow, dequantizer, images.train, config.batch_size)
+    else:  # the data-dependent initialization, by one complete batch in every process
+        first = images.train[state.next_batch(config.batch_size)]
+        flow.initialize(dequantize_for(flow, first, dequantizer, state.rng)[0])
+        state.reset_averages()
     constants = [array for _, module in flow.walk() for array in module.constants.values()]
     processes.check_same(*state.arrays().values(), *constants, state.facts(), config)
     x, own = None, processes.shard(config.batch_size)
@@ -108,14 +110,6 @@ def train(flow: Flow, images: Images, *, dequantizer: Dequantizer | None = None,
     state.apply_averages()
 
 
-def initialize(state: TrainingState, flow: Flow, dequantizer: Dequantizer, images: np.ndarray,
-               batch_size: int) -> None:
-    """The data-dependent initialization, by one complete batch in every process."""
-    first = images[state.next_batch(batch_size)]
-    flow.initialize(dequantize_for(flow, first, dequantizer, state.rng)[0])
-    state.reset_averages()
-
-
 def accumulate_gradients(flow: Flow, x: np.ndarray, labels: Labels, config: TrainingConfig,
                          ) -> tuple[float | np.ndarray, np.ndarray]:
     """The mean NLL of x and its derivative, computed in micro-batches that add to the gradients.
@@ -126,15 +120,11 @@ def accumulate_gradients(flow: Flow, x: np.ndarray, labels: Labels, config: Trai
     parts = config.micro_batches
     if parts == 1:
         return flow.nll_backward(x, labels, config.classification_weight)[:2]
-    nlls, dxs = [], []
-    for i in range(parts):
-        part = shard(len(x), i, parts)
-        part_labels = None if labels is None else labels[part]
-        nll, dx, _ = flow.nll_backward(x[part], part_labels, config.classification_weight)
-        nlls.append(nll)
-        dxs.append(dx)
+    losses = [flow.nll_backward(x[part], None if labels is None else labels[part],
+                                config.classification_weight)
+              for part in (shard(len(x), i, parts) for i in range(parts))]
     flow.flat.grad /= parts
-    return sum(nlls) / parts, np.concatenate(dxs) / parts
+    return sum(loss.nll for loss in losses) / parts, np.concatenate([loss.dx for loss in losses]) / parts
 
 
 def take_step(state: TrainingState, processes: ProcessGroup, log_prob: np.floating | np.ndarray,

@@ -51,8 +51,7 @@ class TrainingState:
         self.remaining = np.empty(0, np.int64)
         self.learners = {
             name: Learner(module, optimizer, ema_decay)
-            for name, module in (("flow", flow), ("dequantizer", dequantizer)) if module.flat.value.size
-        }
+            for name, module in (("flow", flow), ("dequantizer", dequantizer)) if module.flat.value.size}
 
     def zero_grad(self) -> None:
         """Set all gradients to 0: a step adds to them."""
@@ -86,34 +85,32 @@ class TrainingState:
         Raises CheckpointError, and changes nothing, unless it holds such a state, of the same
         structure, of training by the same optimizer on the same images.
         """
+        at = f"{saved.path}: expected"
         for name, target in self.arrays().items():
             found = saved.arrays.get(name)
             if found is None or found.dtype != target.dtype or (
                     name != "remaining" and found.shape != target.shape):
                 got = "none" if found is None else f"{found.dtype} {found.shape}"
-                raise CheckpointError(f"{saved.path}: expected {name} as {target.dtype} {target.shape} "
-                                      f"to resume from, got {got}")
+                raise CheckpointError(f"{at} {name} as {target.dtype} {target.shape} to resume from, "
+                                      f"got {got}")
         remaining = saved.arrays["remaining"]
         if remaining.ndim != 1 or not ((remaining >= 0) & (remaining < self.count)).all():
-            raise CheckpointError(f"{saved.path}: expected indices of the {self.count} training images, "
-                                  "got others: was it trained on these?")
+            raise CheckpointError(f"{at} indices of the {self.count} training images, got others: "
+                                  "was it trained on these?")
         for key, name in ("images", "images and labels"), ("optimizer", "optimizer"):
             if saved.facts.get(key) != getattr(self, key):
-                raise CheckpointError(f"{saved.path}: expected the {name} of the interrupted run, "
-                                      "got others")
+                raise CheckpointError(f"{at} the {name} of the interrupted run, got others")
         step, best, rng = completed_steps(saved), saved.facts.get("best"), np.random.default_rng()
         try:
             rng.bit_generator.state = saved.facts["rng"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise CheckpointError(f"{saved.path}: expected the random generator's state, "
-                                  f"got none ({error!r})") from None
+            raise CheckpointError(f"{at} the random generator's state, got none ({error!r})") from None
         if type(best) is not float or np.isnan(best):
-            raise CheckpointError(f"{saved.path}: expected the best bits per dimension, got {best!r}")
+            raise CheckpointError(f"{at} the best bits per dimension, got {best!r}")
         names, value = self.flow.flat.where.keys(), saved.arrays.get("flow.value")
         if value is not None and names <= saved.module.keys() and not np.array_equal(
                 value, np.concatenate([saved.module[name].ravel() for name in names])):
-            raise CheckpointError(f"{saved.path}: expected flow.value to hold the flow's parameters in "
-                                  "order, got others")
+            raise CheckpointError(f"{at} flow.value to hold the flow's parameters in order, got others")
         restore(saved, self.flow)
         self.step, self.best, self.rng, self.remaining = step, best, rng, remaining
         for name, learner in self.learners.items():
@@ -124,8 +121,7 @@ class TrainingState:
     def check_finite(self) -> None:
         """Raise FloatingPointError if a parameter or an average is NaN or inf: none such is saved."""
         for learner in self.learners.values():
-            vectors = learner.flat.value, learner.average.average
-            if not all(map(all_finite, vectors)):
+            if not (all_finite(learner.flat.value) and all_finite(learner.average.average)):
                 raise FloatingPointError("the parameters are NaN or inf")
 
     @contextmanager

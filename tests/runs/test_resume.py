@@ -34,6 +34,14 @@ from minglow.training.state import TrainingState, next_indices
 STEPS = 6
 
 
+@pytest.fixture(autouse=True)
+def hangup():
+    """Tests that are run by nohup inherit an ignored SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def images():
     pixels = np.random.default_rng(0).integers(0, 16, (30, 4, 4, 1), np.uint8)
     return Images(pixels[:20], pixels[20:], np.int64(17), np.arange(20) % 3, np.arange(10) % 3)

@@ -1,6 +1,6 @@
 """The notebooks are their texts, run without a complaint; formulas are checked, exercises graded.
 
-That they run is `pytest --nbmake notebooks`; tests/test_grading.py hands them in.
+That they run is `pytest --nbmake notebooks`; tests/site/test_grading.py hands them in.
 """
 
 import re

@@ -52,7 +52,7 @@ FAULTS = {
     "invconv: W for W^T in forward": ("layers/invconv.py", "(rows(x) @ weight.T)", "(rows(x) @ weight)"),
     "invconv: W^T for W in dx": (
         "layers/invconv.py", "(rows(dy) @ weight)", "(rows(dy) @ weight.T)"),
-    "invconv: the result for an old weight is returned": ("layers/invconv.py", "or not (matrix == self.matrix).all()", ""),
+    "invconv: the result for an old weight is returned": ("layers/invconv.py", "or not (matrix == last).all()", ""),
     "invconv: W^-1 for W^-T": ("layers/invconv.py", "pixels(x) * inverse.T", "pixels(x) * inverse"),
     "invconv: gradient forgets h*w": ("layers/invconv.py", "* pixels(x) * inverse.T", "* inverse.T"),
     "invconv: gradient of W transposed": (
@@ -195,11 +195,11 @@ FAULTS = {
     "loading: samples of any size are drawn": (
         "runs/loading.py", "if SAMPLE_BYTES * prod(config.shape) > memory.installed():", "if False:"),
     "metrics: a line may be missing": ("runs/metrics.py", "        if not complete:", "        if False:"),
-    "options: an option of another model is accepted": ("cli/options.py", "if model not in owners[name]:", "if False:"),
+    "options: an option of another model is accepted": ("cli/options.py", "if owners and model not in owners:", "if False:"),
     "options: a shared option has the choices of one model": ("cli/options.py", "replace(detail, choices=choices)", "detail"),
     "train: --resume can be combined with other options": ("cli/train.py", "        if others:\n", "        if False:\n"),
     "terminal: a closed pipe stops training": (
-        "cli/terminal.py", "write(text)\n        except OSError:", "write(text)\n        except KeyError:"),
+        "cli/terminal.py", "method(*arguments)\n        except OSError:", "method(*arguments)\n        except KeyError:"),
     "signals: a second signal does not end the process": ("cli/signals.py", "        if received:\n", "        if False:\n"),
     "archive: hashes are not compared": ("storage/archive.py", "or description(array) != expected[name]", ""),
     "archive: compressed members are accepted": ("storage/archive.py", "info.compress_type != zipfile.ZIP_STORED or ", ""),
