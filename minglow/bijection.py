@@ -45,12 +45,14 @@ class Module:
         self.grads[name] = np.zeros_like(value)
 
     def settings(self) -> dict[str, Any]:
-        """The constructor's settings that change the function, as JSON can hold them: files store them.
+        """The class and the constructor's settings that change the function, as JSON can hold them.
 
-        By default these are the attributes that hold numbers, text, functions, or tuples of these.
+        Files store them. By default the settings are the attributes that hold numbers, text, functions,
+        or tuples of these.
         """
         found = {name: plain_value(value) for name, value in vars(self).items() if name != "path"}
-        return {name: value for name, value in found.items() if value is not None}
+        return {"class": type(self).__name__} | {
+            name: value for name, value in found.items() if value is not None}
 
     def check_constants(self, constants: dict[str, np.ndarray]) -> None:
         """Raise ValueError unless constants from a file, of the right shapes, can be this one's."""
@@ -67,8 +69,8 @@ class Module:
 
 def plain_value(value: Any) -> Any:
     """A setting as JSON can hold it, functions by their names; None for arrays, modules and the like."""
-    if isinstance(value, (bool, int, float, str)):
-        return value
+    if isinstance(value, (bool, int, float, str, np.generic)):
+        return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, (tuple, list)):
         parts = [plain_value(part) for part in value]
         return None if None in parts else parts

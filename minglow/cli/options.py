@@ -12,7 +12,10 @@ from minglow.storage.config import Config, Option, options
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are a single line."""
+    """An ArgumentParser whose errors are a single line, and which takes no abbreviations."""
+
+    def __init__(self, **details: Any) -> None:
+        super().__init__(**details, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and where help is; exit with 2."""

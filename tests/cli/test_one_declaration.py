@@ -88,7 +88,9 @@ def test_an_option_of_a_model_is_one_field(monkeypatch, tmp_path, capsys):
             run(capsys, "train", "--help")[1].split())
         status, _, err = run(capsys, "train", *SHORT, "--flavor", "bitter", "--runs", tmp_path)
         assert status == 2 and "flavor" in err and "sweet, sour" in err
-        assert run(capsys, "train", *SHORT, "--flavor", "sour", "--runs", tmp_path, "--name", "b")[0] == 0
+        status, _, _ = run(capsys, "train", *SHORT, "--flavor", "sour", "--runs", tmp_path, "--name",
+                           "b")
+        assert status == 0
         assert "flavor=sour" in run(capsys, "info", tmp_path / "b")[1].splitlines()
         assert checkpoint.read(tmp_path / "b" / "model.npz").config["model"]["flavor"] == "sour"
     finally:
@@ -97,8 +99,9 @@ def test_an_option_of_a_model_is_one_field(monkeypatch, tmp_path, capsys):
 
 
 def test_an_option_of_training_is_one_field(monkeypatch, tmp_path, capsys):
-    wider = make_dataclass("TrainingConfig", [("patience", int, option(7, "epochs to wait", minimum=1))],
-                           bases=(TrainingConfig,), frozen=True, kw_only=True)
+    patience = "patience", int, option(7, "epochs to wait", minimum=1)
+    wider = make_dataclass("TrainingConfig", [patience], bases=(TrainingConfig,), frozen=True,
+                           kw_only=True)
     for module in training_config, loop, run_config, cli:
         monkeypatch.setattr(module, "TrainingConfig", wider)
     assert "--patience" in run(capsys, "train", "--help")[1]
@@ -125,8 +128,8 @@ def test_a_data_format_is_one_row(monkeypatch, tmp_path, capsys):
     assert ".toy of raw bytes" in readers.formats()
     with pytest.raises(ValueError, match=r"\.toy of raw bytes"):
         mg.data.load_images(tmp_path / "x.unknown")
-    status, out, err = run(capsys, "train", *SHORT, "-L", 1, "--data", tmp_path / "x.toy", "--batch-size", 4,
-                           "--runs", tmp_path, "--name", "d")
+    status, _, err = run(capsys, "train", *SHORT, "-L", 1, "--batch-size", 4,
+                         "--data", tmp_path / "x.toy", "--runs", tmp_path, "--name", "d")
     assert status == 0, err
     assert f"data={tmp_path / 'x.toy'}" in run(capsys, "info", tmp_path / "d")[1].splitlines()
 
@@ -161,7 +164,8 @@ def test_a_layer_from_outside_is_checked_saved_and_described(tmp_path, capsys):
     np.testing.assert_array_equal(other.flat.value, flow.flat.value)
     wrong = mg.Flow(mg.Chain(mg.ActNorm(4), Doubling(3.0)), mg.StandardNormal((4,)))
     before = wrong.flat.value.copy()
-    with pytest.raises(ValueError, match="bijection.1 with the settings {'factor': 3.0}, got {'factor': 2.0}"):
+    expected = "expected bijection.1 with the settings .*'factor': 3.0}, got .*'factor': 2.0}"
+    with pytest.raises(ValueError, match=expected):
         mg.load(tmp_path / "own.npz", into=wrong)
     np.testing.assert_array_equal(wrong.flat.value, before)
     with pytest.raises(ValueError, match=r"minglow\.load\(path, into=flow\)"):

@@ -114,7 +114,8 @@ def test_own_layers_are_loaded_into_a_flow(ending, tmp_path, capsys):
         mg.load(path)
     assert cli.main(["info", str(path)]) == 0
     facts = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
-    assert facts["bijection.0"] == "{'factor': 3.0}" and "tanh_scale" in facts["bijection.1"]
+    assert facts["bijection.0"] == "{'class': 'ActNorm', 'factor': 3.0}"
+    assert "tanh_scale" in facts["bijection.1"]
     assert facts["values"] == str(flow.flat.value.size)
     for command in "evaluate", "sample", "interpolate", "export":
         assert cli.main([command, str(path)]) == 1
@@ -165,3 +166,20 @@ def test_arguments_that_are_no_flow_or_no_file_are_refused(call, message, tmp_pa
     mg.save(in_flow(mg.ActNorm(4)), path)
     with pytest.raises(ValueError, match=message):
         call(path)
+
+
+@ENDINGS
+def test_a_base_of_another_class_is_refused_and_a_reversible_chain_is_the_same(ending, tmp_path):
+    """The class is a setting, where it changes the function."""
+    flow = mg.Flow(mg.Chain(mg.ActNorm(2)), mg.StandardNormal((2,)))
+    mg.save(flow, tmp_path / f"flow{ending}")
+    with pytest.raises(ValueError, match=r"expected base with the settings .*StandardLogistic"):
+        mg.load(tmp_path / f"flow{ending}", mg.Flow(mg.Chain(mg.ActNorm(2)), mg.StandardLogistic((2,))))
+    same = mg.Flow(mg.ReversibleChain(mg.ActNorm(2)), mg.StandardNormal((2,)))
+    assert mg.load(tmp_path / f"flow{ending}", same) is same
+
+
+def test_numbers_of_numpy_are_settings():
+    layer = mg.ActNorm(2)
+    layer.bound = np.float32(3)
+    assert layer.settings()["bound"] == 3.0
