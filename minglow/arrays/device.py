@@ -55,7 +55,7 @@ def to_device(thing: T) -> T:
 
 def to_host(thing: T) -> T:
     """The reverse of `to_device`, which blocks until the values are ready; a host array stays itself."""
-    return _move(thing, lambda array: array if on_host(array) else array.get())
+    return _move(thing, _fetch)
 
 
 def to_device_of(array: Any, other: Any) -> Any:
@@ -66,6 +66,10 @@ def to_device_of(array: Any, other: Any) -> Any:
 def all_finite(array: Any) -> bool:
     """Whether no entry is NaN or inf; blocks on a device."""
     return bool(to_host(np.isfinite(array).all()))
+
+
+def _fetch(array: Any) -> Any:
+    return array if on_host(array) else array.get()
 
 
 def _move(thing: Any, move: Any) -> Any:

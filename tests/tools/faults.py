@@ -130,7 +130,7 @@ FAULTS = {
         "layers/checkerboard.py", "from_fields(join(x, np.zeros_like(x))", "from_fields(join(np.zeros_like(x), x)"),
     "checkerboard: gradient from the wrong fields": (
         "layers/checkerboard.py", "split(to_fields(dboard, self.parity))[0]", "split(to_fields(dboard, self.parity))[1]"),
-    "swap: nothing is swapped": ("layers/permute.py", "np.roll(np.arange(channels), channels // 2)", "np.arange(channels)"),
+    "swap: nothing is swapped": ("layers/permute.py", "np.roll(np.arange(check_count(\"channels\", channels)), channels // 2)", "np.arange(channels)"),
     "uneven coupling: halves nevertheless": ("layers/coupling.py", "return split(x, self.identity_channels)", "return split(x)"),
     "tanh_scale: derivative of another function": ("layers/scale.py", "1 - t * t", "1 - t"),
     "logit: log_det without its constant": ("layers/logit.py", "x[0].size * log(self.c / 2)", "0.0"),
