@@ -14,7 +14,7 @@ from minglow.arrays.trainable import Trainable
 from minglow.dequantization import Dequantizer, dequantize
 from minglow.flow import Flow
 from minglow.runs import pictures
-from minglow.runs.config import DataConfig, RunConfig
+from minglow.runs.config import ReadingConfig, RunConfig
 from minglow.runs.folder import in_run
 from minglow.runs.loading import SAFETENSORS, build, load_run, read, run_config
 from minglow.storage.archive import replacing
@@ -29,7 +29,7 @@ T = TypeVar("T", bound=Trainable)
 
 def data_for(config: RunConfig, args: argparse.Namespace) -> data.Images:
     """The images that the options name, or those that the model was trained on, read in the same way."""
-    given = pick(vars(args), DataConfig)
+    given = pick(vars(args), ReadingConfig)
     reading = replace(config.data, **given)
     if "data" not in given and reading.data not in data.PACKAGED and not Path(reading.data).exists():
         raise ValueError(f"{reading.data}, which the model was trained on, does not exist: "

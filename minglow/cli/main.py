@@ -20,7 +20,7 @@ from minglow.cli.commands import run_evaluate, run_export, run_info, run_interpo
 from minglow.cli.options import Parser, add_config, add_model, count, parse, path
 from minglow.cli.terminal import discard_output, print_error
 from minglow.cli.train import run_train
-from minglow.runs.config import DataConfig
+from minglow.runs.config import DataConfig, ReadingConfig
 from minglow.storage.config import Option
 from minglow.training import Interrupted, TrainingConfig
 from minglow.training.distributed import ProcessError, launched
@@ -76,11 +76,11 @@ def parser() -> argparse.ArgumentParser:
                      help="class of all samples, for a model with --classes")
 
     sub = command(run_evaluate, "minglow evaluate runs/digits-1")
-    add_config(sub, DataConfig, defaults=False)
+    add_config(sub, ReadingConfig, defaults=False)
 
     sub = command(run_interpolate, "minglow interpolate runs/digits-1 --pairs 4 --seed 3",
                   out="a .png in the model's")
-    add_config(sub, DataConfig, defaults=False)
+    add_config(sub, ReadingConfig, defaults=False)
     add_seed(sub, "the choice of images")
     sub.add_argument("--pairs", type=count("pairs"), default=6, help="number of pairs (default: 6)")
     sub.add_argument("--frames", type=count("frames", 2), default=9,

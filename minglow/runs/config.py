@@ -22,8 +22,8 @@ DEQUANTIZERS = {"uniform": UniformDequantizer, "none": NoDequantizer,
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(Config):
-    """Which images, how they are read, and what fills their bins."""
+class ReadingConfig(Config):
+    """Which images, and how they are read."""
 
     data: str = option("digits", f"{', '.join(PACKAGED)}, or the path of images: {formats()}")
     bins: int | None = option(None, "number of intensity levels of a file, 256 if not given", minimum=2,
@@ -31,7 +31,6 @@ class DataConfig(Config):
     bits: int | None = option(None, "keep this number of bits of 8", minimum=1, maximum=8)
     size: int | None = option(None, "scale and crop the pictures of a folder to this size", minimum=1)
     grayscale: bool = option(False, "read the pictures of a folder as grayscale")
-    dequantizer: str = option("uniform", "the noise that fills the bins", choices=tuple(DEQUANTIZERS))
 
     def load(self) -> Images:
         """The images. Raises ValueError for what cannot be read."""
@@ -41,6 +40,13 @@ class DataConfig(Config):
     def final_bins(self) -> int:
         """The number of bins once the bits are reduced."""
         return 2**self.bits if self.bits not in (None, 8) else self.bins or 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(ReadingConfig):
+    """The images that a model is trained on, and what fills their bins."""
+
+    dequantizer: str = option("uniform", "the noise that fills the bins", choices=tuple(DEQUANTIZERS))
 
 
 class RunConfig(NamedTuple):
