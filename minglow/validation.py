@@ -44,7 +44,8 @@ def check_shape(value: Any, name: str = "shape") -> tuple[int, ...]:
     if isinstance(value, (tuple, list)) and 1 <= len(value) <= MAX_AXES:
         with suppress(ValueError):
             return tuple(check_count(name, size) for size in value)
-    raise ValueError(f"expected {name} to be a tuple of whole numbers of at least 1, got {shortened(value)}")
+    raise ValueError(f"expected {name} to be a tuple of whole numbers of at least 1, "
+                     f"got {shortened(value)}")
 
 
 def check_array(name: str, value: Any) -> Any:

@@ -18,7 +18,7 @@ from minglow.runs.config import ReadingConfig, RunConfig
 from minglow.runs.folder import in_run
 from minglow.runs.loading import SAFETENSORS, build, load_run, read, run_config
 from minglow.storage.archive import replacing
-from minglow.storage.config import pick
+from minglow.storage.settings import pick
 from minglow.storage.weights import export_safetensors
 from minglow.training.diagnosis import invertibility
 from minglow.training.evaluation import evaluate, labels_for

@@ -17,11 +17,11 @@ import minglow
 from minglow import kernels
 from minglow.cli.check import run_check
 from minglow.cli.commands import run_evaluate, run_export, run_info, run_interpolate, run_sample
-from minglow.cli.options import Parser, add_config, add_model, count, parse, path
+from minglow.cli.parser import Parser, add_config, add_model, count, parse, path
 from minglow.cli.terminal import discard_output, print_error
 from minglow.cli.train import run_train
 from minglow.runs.config import DataConfig, ReadingConfig
-from minglow.storage.config import Option
+from minglow.storage.settings import Option
 from minglow.training import Interrupted, TrainingConfig
 from minglow.training.distributed import ProcessError, launched
 from minglow.validation import single_line

@@ -13,7 +13,7 @@ from minglow import data, kernels
 from minglow.arrays import threads
 from minglow.arrays.device import select
 from minglow.cli.commands import data_for, print_facts, report_quality, to_backend
-from minglow.cli.options import check_model_options, flag_of
+from minglow.cli.parser import check_model_options, flag_of
 from minglow.cli.signals import catch_signals
 from minglow.cli.terminal import IgnoreClosedPipe, print_error
 from minglow.data.augment import check_shift
@@ -25,7 +25,7 @@ from minglow.runs.config import DataConfig, RunConfig
 from minglow.runs.loading import build, load_run, run_config
 from minglow.storage import checkpoint
 from minglow.storage.archive import sweep
-from minglow.storage.config import pick
+from minglow.storage.settings import pick
 from minglow.training import Diverged, Interrupted, train
 from minglow.training.distributed import ProcessError, ProcessGroup, check_batch_divides, world
 from minglow.training.state import completed_steps

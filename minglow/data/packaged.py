@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minglow.data.folder import decode
 from minglow.data.images import Images, digits, reduce_bits
+from minglow.data.pictures import decode
 from minglow.validation import check_count
 
 # Color photographs of different scenes: motorcycle_right.png shows motorcycle_left.png's scene.

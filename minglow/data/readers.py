@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from minglow.data import cifar, folder, idx, npy
+from minglow.data import cifar, idx, npy, pictures
 from minglow.data.bounded import BadFile
 from minglow.data.images import Images, check_bits, reduce_bits
 from minglow.data.packaged import PACKAGED
@@ -33,7 +33,7 @@ READERS = [  # the first that matches reads
     Reader(".npy (uint8)", lambda path, head: head.startswith(b"\x93NUMPY"), npy.read_npy),
     Reader("CIFAR-10's .bin", cifar.matches, cifar.read_cifar),  # before IDX: may start with any byte
     Reader("IDX (MNIST)", idx.matches, idx.read_idx),
-    Reader("a folder of .png or .jpg", folder.matches, folder.read_pictures, pictures=True),
+    Reader("a folder of .png or .jpg", pictures.matches, pictures.read_pictures, pictures=True),
 ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from minglow.bases import Base
 from minglow.bijection import Bijection, Rng
 from minglow.flow import Flow
-from minglow.storage.config import Config, option
+from minglow.storage.settings import Config, option
 
 MODELS: dict[str, type[ModelConfig]] = {}  # by their names on the command line
 

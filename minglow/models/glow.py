@@ -14,7 +14,7 @@ from minglow.chain import Chain, ReversibleChain
 from minglow.flow import Flow
 from minglow.models.config import ModelConfig
 from minglow.nets import Conv, Sequence, ShiftScale, conv_net, mlp, paper_conv_net, res_net
-from minglow.storage.config import accepts, option
+from minglow.storage.settings import accepts, option
 
 # The last flow steps that a reversible level stores cost less memory than the backward pass of one step
 # of the first level, and save a quarter of the recomputation at K = 8.

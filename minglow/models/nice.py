@@ -13,7 +13,7 @@ from minglow.flow import Flow
 from minglow.layers import AdditiveCoupling, EvenOdd, Flatten, Reverse, Scaling
 from minglow.models.config import ModelConfig
 from minglow.nets import mlp
-from minglow.storage.config import accepts, option
+from minglow.storage.settings import accepts, option
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from minglow.layers import ActNorm, AffineCoupling, exp_scale, sigmoid_scale
 from minglow.models.config import ModelConfig
 from minglow.models.glow import PERMUTATIONS, GlowConfig
 from minglow.nets import official_conv_net, official_zero_conv
-from minglow.storage.config import accepts, option
+from minglow.storage.settings import accepts, option
 
 
 def official_split_prior(channels: int, dtype: type = np.float32) -> AffineCoupling:

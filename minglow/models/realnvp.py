@@ -13,7 +13,7 @@ from minglow.chain import Chain, ReversibleChain
 from minglow.flow import Flow
 from minglow.models.config import ModelConfig
 from minglow.nets import conv_net, res_net
-from minglow.storage.config import accepts, option
+from minglow.storage.settings import accepts, option
 
 CHECKERBOARD, CHANNELS, LAST = 3, 3, 4  # couplings of a level, and of the last (section 4.1)
 

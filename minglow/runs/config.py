@@ -14,7 +14,7 @@ from minglow.data import PACKAGED, Images, load
 from minglow.data.readers import formats
 from minglow.dequantization import Dequantizer, NoDequantizer, UniformDequantizer, VariationalDequantizer
 from minglow.models.config import MODELS, ModelConfig
-from minglow.storage.config import Config, option, pick
+from minglow.storage.settings import Config, option, pick
 from minglow.training.config import TrainingConfig
 
 DEQUANTIZERS = {"uniform": UniformDequantizer, "none": NoDequantizer,

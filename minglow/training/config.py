@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minglow.data import Images
-from minglow.storage.config import Config, option
+from minglow.storage.settings import Config, option
 from minglow.training.optimizers import Adam, Adamax, OfficialAdamax
 
 

@@ -16,7 +16,7 @@ from minglow.dequantization import Dequantizer, bits_per_dim
 from minglow.dequantization.dequantizers import dequantize_for
 from minglow.flow import Flow
 from minglow.storage.checkpoint import Checkpoint
-from minglow.storage.config import accepts
+from minglow.storage.settings import accepts
 from minglow.training.config import TrainingConfig
 from minglow.training.diagnosis import first_nonfinite
 from minglow.training.distributed import SINGLE_PROCESS, ProcessGroup, check_batch_divides, shard

@@ -20,7 +20,7 @@ from minglow.models.config import MODELS
 from minglow.nets import mlp
 from minglow.runs.config import DataConfig, RunConfig
 from minglow.storage import checkpoint
-from minglow.storage.config import options
+from minglow.storage.settings import options
 from minglow.storage.weights import import_safetensors
 from minglow.training import TrainingConfig, evaluate, optimizers, train
 

@@ -14,7 +14,7 @@ from minglow.models.config import MODELS, ModelConfig
 from minglow.models.glow import GlowConfig
 from minglow.runs import config as run_config
 from minglow.storage import checkpoint
-from minglow.storage.config import option
+from minglow.storage.settings import option
 from minglow.testing import check_layer
 from minglow.training import config as training_config
 from minglow.training import loop

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from minglow import data
-from minglow.data import bounded, folder, packaged, readers
+from minglow.data import bounded, packaged, pictures, readers
 from minglow.data.augment import random_flips
 from minglow.data.images import every_tenth
 
@@ -390,7 +390,7 @@ def test_pictures_are_scaled_and_cropped_to_their_center(tmp_path):
 def test_jpeg_is_read_upright(tmp_path):
     ramp = np.add.outer(np.arange(16) * 12, np.arange(8) * 2).astype(np.uint8)  # 16 high, 8 wide
     exif = Image.Exif()
-    exif[folder.ORIENTATION] = 6  # what is right in the file is at the bottom of the picture
+    exif[pictures.ORIENTATION] = 6  # what is right in the file is at the bottom of the picture
     Image.fromarray(np.rot90(ramp).copy()).save(tmp_path / "a.jpg", quality=100, exif=exif)
     Image.fromarray(ramp).save(tmp_path / "b.jpeg", quality=100)
     images = data.load_images(tmp_path, grayscale=True)
@@ -463,7 +463,7 @@ def test_bad_pictures_are_refused_by_name(tmp_path, name):
 def test_headers_are_looked_at_before_the_first_picture_is_decoded(tmp_path, monkeypatch):
     (tmp_path / "0.png").write_bytes(png(COLORS[0]))
     (tmp_path / "1.png").write_bytes(b"")
-    monkeypatch.setattr(folder, "decode", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(pictures, "decode", lambda *_: pytest.fail("decoded"))
     refused(tmp_path, "1.png: expected a picture, got an empty file")
 
 

@@ -14,7 +14,7 @@ from minglow.runs.config import DataConfig, RunConfig
 from minglow.runs.loading import load_run
 from minglow.storage import checkpoint
 from minglow.storage.checkpoint import CheckpointError
-from minglow.storage.config import options
+from minglow.storage.settings import options
 from minglow.training.config import TrainingConfig
 from minglow.validation import MAX_COUNT
 

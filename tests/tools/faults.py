@@ -170,9 +170,9 @@ FAULTS = {
     "checkpoint: NaN is accepted": ("storage/checkpoint.py", "if not np.isfinite(array).all():", "if False:"),
     "checkpoint: another format is read": ("storage/checkpoint.py", 'if manifest["format"] != FORMAT:', "if False:"),
     "weights: another format is read": ("storage/weights.py", 'if about.get("format", FORMAT) != FORMAT:', "if False:"),
-    "config: values are not validated": ("storage/config.py", "detail.check(name, hint, getattr(self, name))", "getattr(self, name)"),
+    "config: values are not validated": ("storage/settings.py", "detail.check(name, hint, getattr(self, name))", "getattr(self, name)"),
     "config: an unknown entry of a file is accepted": (
-        "storage/config.py", "if key not in values or key not in expected:", "if key not in values:"),
+        "storage/settings.py", "if key not in values or key not in expected:", "if key not in values:"),
     "average: moves away": ("kernels/loops.py", "weight * (value[i] - average[i])", "weight * (average[i] - value[i])"),
     "training: the average is not used": ("training/loop.py", "    state.apply_averages()\n", ""),
     "state: the age of the average is lost": (
@@ -195,8 +195,8 @@ FAULTS = {
     "loading: samples of any size are drawn": (
         "runs/loading.py", "if SAMPLE_BYTES * prod(config.shape) > memory.installed():", "if False:"),
     "metrics: a line may be missing": ("runs/metrics.py", "        if not complete:", "        if False:"),
-    "options: an option of another model is accepted": ("cli/options.py", "if owners and model not in owners:", "if False:"),
-    "options: a shared option has the choices of one model": ("cli/options.py", "replace(detail, choices=choices)", "detail"),
+    "options: an option of another model is accepted": ("cli/parser.py", "if owners and model not in owners:", "if False:"),
+    "options: a shared option has the choices of one model": ("cli/parser.py", "replace(detail, choices=choices)", "detail"),
     "train: --resume can be combined with other options": ("cli/train.py", "        if others:\n", "        if False:\n"),
     "terminal: a closed pipe stops training": (
         "cli/terminal.py", "method(*arguments)\n        except OSError:", "method(*arguments)\n        except KeyError:"),
@@ -209,7 +209,7 @@ FAULTS = {
     "bounded: a header's size is trusted": ("data/bounded.py", "if not 0 <= count <= available:", "if False:"),
     "npz: labels are not checked before they are read": ("data/npy.py", "partial(_check_labels, len(images))", "None"),
     "validation: control characters are printed": ("validation.py", "c if c.isprintable() else", "c if True else"),
-    "pictures: many pixels in few bytes are decoded": ("data/folder.py", "if megapixels > max(SMALL_MEGAPIXELS", "if False and (SMALL_MEGAPIXELS"),
+    "pictures: many pixels in few bytes are decoded": ("data/pictures.py", "if megapixels > max(SMALL_MEGAPIXELS", "if False and (SMALL_MEGAPIXELS"),
     "diagnosis: the last gradient for the first": (
         "training/diagnosis.py", "for name in reversed(flow.flat.where):", "for name in flow.flat.where:"),
     "distributed: the sum of the gradients for their mean": ("training/distributed.py", "            total /= self.size\n", ""),

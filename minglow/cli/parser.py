@@ -8,7 +8,7 @@ from typing import Any, NoReturn, get_args
 
 from minglow import validation
 from minglow.models.config import MODELS
-from minglow.storage.config import Config, Option, options
+from minglow.storage.settings import Config, Option, options
 
 
 class Parser(argparse.ArgumentParser):
