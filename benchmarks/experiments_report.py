@@ -18,7 +18,7 @@ from benchmarks.report import DOCS, fill, machine, save, table
 from minglow import data
 from minglow.data import Images
 from minglow.flow import Flow
-from minglow.runs.pictures import interpolation_strip, sample_sheet, temperature_strip
+from minglow.runs.figures import interpolation_strip, sample_sheet, temperature_strip
 
 DATA = {"digits": "digits, 8 x 8", "mnist5k": "MNIST-5k, 28 x 28"}
 PUBLISHED_NICE = {  # Dinh et al. 2015, table 3: nats, dimensions, bins in an interval of width 1

@@ -13,7 +13,7 @@ from minglow.arrays.device import to_device, to_device_of, to_host
 from minglow.arrays.trainable import Trainable
 from minglow.dequantization import Dequantizer, dequantize
 from minglow.flow import Flow
-from minglow.runs import pictures
+from minglow.runs import figures
 from minglow.runs.config import ReadingConfig, RunConfig
 from minglow.runs.folder import in_run
 from minglow.runs.loading import SAFETENSORS, build, load_run, read, run_config
@@ -67,11 +67,11 @@ def run_sample(args: argparse.Namespace) -> None:
     out = args.out or in_run(args.checkpoint, name)
     chosen = flow, args.number, args.temperature, args.seed, bins, label
     if out.suffix == ".npy":
-        images = pictures.sample_images(*chosen)
+        images = figures.sample_images(*chosen)
         with replacing(out) as file:
             np.save(file, images)
     else:
-        out = save(pictures.sample_sheet(*chosen), out)
+        out = save(figures.sample_sheet(*chosen), out)
     print_facts(samples=out)
 
 
@@ -80,7 +80,7 @@ def run_interpolate(args: argparse.Namespace) -> None:
     run = load_run(args.checkpoint)
     images = data_for(run.config, args)
     order = np.random.default_rng(args.seed).permutation(len(images.held_out))
-    figure = pictures.interpolation_strip(to_backend(run.flow), images.held_out[order], images.bins,
+    figure = figures.interpolation_strip(to_backend(run.flow), images.held_out[order], images.bins,
                                           args.pairs, args.frames)
     out = args.out or in_run(args.checkpoint, f"interpolation-seed{args.seed}.png")
     print_facts(interpolation=save(figure, out))
@@ -139,7 +139,7 @@ def save(figure: Figure, out: Path) -> Path:
     if out.is_dir():
         raise ValueError(f"expected a file to write, got the folder {out}")
     out = out if out.suffix else out.with_suffix(".png")
-    pictures.save_figure(figure, out)
+    figures.save_figure(figure, out)
     return out
 
 

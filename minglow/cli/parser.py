@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from minglow import validation
-from minglow.models.config import MODELS
+from minglow.models.base import MODELS
 from minglow.storage.settings import Config, Option, options
 
 

@@ -19,8 +19,8 @@ from minglow.cli.terminal import IgnoreClosedPipe, print_error
 from minglow.data.augment import check_shift
 from minglow.dequantization import Dequantizer
 from minglow.flow import Flow
+from minglow.runs import figures, metrics
 from minglow.runs import folder as run_folder
-from minglow.runs import metrics, pictures
 from minglow.runs.config import DataConfig, RunConfig
 from minglow.runs.loading import build, load_run, run_config
 from minglow.storage import checkpoint
@@ -161,7 +161,7 @@ def train_and_report(folder: Path, job: Job, processes: ProcessGroup) -> None:
         train_job(job, processes, on_step=recorder, on_evaluation=checkpointer)
     best = load_run(folder)
     flow = to_backend(best.flow)
-    pictures.save_pictures(folder, flow, images, recorder.curve, config.training.seed)
+    figures.save_pictures(folder, flow, images, recorder.curve, config.training.seed)
     report_quality(flow, images, to_backend(best.dequantizer))
     print_facts(pictures=", ".join(sorted(str(path) for path in folder.glob("*.png"))))
 

@@ -12,7 +12,7 @@ from minglow.bases import Base, StandardNormal, TopPrior
 from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain, ReversibleChain
 from minglow.flow import Flow
-from minglow.models.config import ModelConfig
+from minglow.models.base import ModelConfig
 from minglow.nets import Conv, Sequence, ShiftScale, conv_net, mlp, paper_conv_net, res_net
 from minglow.storage.settings import accepts, option
 

@@ -11,7 +11,7 @@ from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain
 from minglow.flow import Flow
 from minglow.layers import AdditiveCoupling, EvenOdd, Flatten, Reverse, Scaling
-from minglow.models.config import ModelConfig
+from minglow.models.base import ModelConfig
 from minglow.nets import mlp
 from minglow.storage.settings import accepts, option
 

@@ -10,7 +10,7 @@ from minglow.bases import Base
 from minglow.bijection import Bijection, Rng
 from minglow.flow import Flow
 from minglow.layers import ActNorm, AffineCoupling, exp_scale, sigmoid_scale
-from minglow.models.config import ModelConfig
+from minglow.models.base import ModelConfig
 from minglow.models.glow import PERMUTATIONS, GlowConfig
 from minglow.nets import official_conv_net, official_zero_conv
 from minglow.storage.settings import accepts, option

@@ -11,7 +11,7 @@ from minglow.bases import Base, StandardNormal
 from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain, ReversibleChain
 from minglow.flow import Flow
-from minglow.models.config import ModelConfig
+from minglow.models.base import ModelConfig
 from minglow.nets import conv_net, res_net
 from minglow.storage.settings import accepts, option
 

@@ -13,7 +13,7 @@ from minglow.arrays import memory
 from minglow.data import PACKAGED, Images, load
 from minglow.data.readers import formats
 from minglow.dequantization import Dequantizer, NoDequantizer, UniformDequantizer, VariationalDequantizer
-from minglow.models.config import MODELS, ModelConfig
+from minglow.models.base import MODELS, ModelConfig
 from minglow.storage.settings import Config, option, pick
 from minglow.training.config import TrainingConfig
 

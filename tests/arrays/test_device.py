@@ -358,7 +358,7 @@ def test_a_bound_on_the_device(device):
 def test_the_command_line_on_the_device(device, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = ["-K", "1", "-L", "1", "--hidden", "4", "--steps", "12", "--evaluate-every", "6"]
-    train = ["train", "--backend", "cupy", "--dequantize", "variational", "--name", "a"]
+    train = ["train", "--backend", "cupy", "--dequantizer", "variational", "--name", "a"]
     assert cli.main([*train, *small]) == 0
     assert "backend=cupy" in capsys.readouterr().out
     for command in (["evaluate", "runs/a"], ["sample", "runs/a", "-n", "4"],

@@ -16,7 +16,7 @@ import minglow as mg
 from minglow import data, inference
 from minglow.cli import main as cli
 from minglow.dequantization import UniformDequantizer, VariationalDequantizer, log_bound
-from minglow.models.config import MODELS
+from minglow.models.base import MODELS
 from minglow.nets import mlp
 from minglow.runs.config import DataConfig, RunConfig
 from minglow.storage import checkpoint

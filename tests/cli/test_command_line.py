@@ -14,7 +14,7 @@ from PIL import Image
 import minglow
 from minglow import data
 from minglow.cli.main import main
-from minglow.models.config import MODELS
+from minglow.models.base import MODELS
 from minglow.plots import image_sheet, tile
 from minglow.runs import folder, metrics
 from minglow.runs.loading import load_run

@@ -10,7 +10,7 @@ import minglow as mg
 from minglow.cli import main as cli
 from minglow.data import readers
 from minglow.data.images import every_tenth
-from minglow.models.config import MODELS, ModelConfig
+from minglow.models.base import MODELS, ModelConfig
 from minglow.models.glow import GlowConfig
 from minglow.runs import config as run_config
 from minglow.storage import checkpoint

@@ -9,7 +9,7 @@ import pytest
 
 import minglow as mg
 from minglow.cli import main as cli
-from minglow.models.config import MODELS
+from minglow.models.base import MODELS
 from minglow.runs.config import DataConfig, RunConfig
 from minglow.runs.loading import load_run
 from minglow.storage import checkpoint

@@ -189,7 +189,7 @@ FAULTS = {
     "folder: a lock counts as content": ("runs/folder.py", "folder / METRICS, folder / LOCK,", "folder / METRICS,"),
     "folder: the free space is not checked": ("runs/folder.py", "if free < needed:", "if False:"),
     "pictures: a picture is written in place": (
-        "runs/pictures.py", "with replacing(path) as file:\n        figure", "with path.open(\"wb\") as file:\n        figure"),
+        "runs/figures.py", "with replacing(path) as file:\n        figure", "with path.open(\"wb\") as file:\n        figure"),
     "loading: the number of parameters is not compared with the file's size": (
         "runs/loading.py", "if 4 * config.min_parameters() > saved.path.stat().st_size:", "if False:"),
     "loading: samples of any size are drawn": (

@@ -32,7 +32,7 @@ with atheris.instrument_imports(include=PACKAGES):
     from PIL import Image
 
     from minglow.data import bounded, load_images
-    from minglow.models.config import MODELS
+    from minglow.models.base import MODELS
     from minglow.runs.config import DataConfig, RunConfig
     from minglow.runs.loading import load_run
     from minglow.storage import archive, checkpoint
