@@ -50,8 +50,8 @@ def zero_log_det(x: np.ndarray) -> np.ndarray:
 
 def check_batch(layer: Module, x: np.ndarray, channels: int | None = None) -> None:
     """Raise ValueError unless x is a non-empty (B, ..., channels) array of float32 or float64."""
-    found = x.shape if hasattr(x, "ndim") else f"a {type(x).__name__}"
     if not hasattr(x, "ndim") or x.ndim < 2 or channels not in (None, x.shape[-1]):
+        found = getattr(x, "shape", f"a {type(x).__name__}")
         raise ValueError(f"{layer} expected an array of shape (B, ..., {channels or 'C'}), got {found}")
     if 0 in x.shape:
         raise ValueError(f"{layer} expected at least one sample, got an empty array {x.shape}")
@@ -81,7 +81,8 @@ def check_images(layer: Module, x: np.ndarray, channels: int | None = None,
                  divisible_by: tuple[int, int, int] = (1, 1, 1)) -> None:
     """Raise ValueError unless x is (B, h, w, channels) with h, w and channels divisible by these."""
     check_input(layer, x, channels)
-    if x.ndim != 4 or any(size % divisor for size, divisor in zip(x.shape[1:], divisible_by)):
+    height, width, last = divisible_by
+    if x.ndim != 4 or x.shape[1] % height or x.shape[2] % width or x.shape[3] % last:
         where = "" if divisible_by == (1, 1, 1) else f" with (h, w, C) divisible by {divisible_by}"
         raise ValueError(f"{layer} expected images (B, h, w, {channels or 'C'}){where}, got {x.shape}")
 

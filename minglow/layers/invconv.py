@@ -12,6 +12,8 @@ from minglow.arrays.device import on_host
 from minglow.arrays.shapes import check_dlog_det, check_input, constant_log_det, pixels, rows
 from minglow.bijection import Bijection, Rng, SingularWeightError
 
+NOTHING = np.full(1, np.nan), None  # equal to no matrix
+
 
 def random_rotation(channels: int, rng: Rng) -> np.ndarray:
     """A random orthogonal matrix, (C, C) float64: Q of the QR decomposition of a normal matrix."""
@@ -29,7 +31,7 @@ def memo(method: Callable[[Any, np.ndarray], Any]) -> Callable[[Any, np.ndarray]
     def remembering(layer: Any, matrix: np.ndarray) -> Any:
         if not on_host(matrix):
             return method(layer, matrix)
-        last, result = layer.results.get(method.__name__, (np.full(1, np.nan), None))  # equal to nothing
+        last, result = layer.results.get(method.__name__, NOTHING)
         if matrix.dtype != last.dtype or not (matrix == last).all():
             result = method(layer, matrix)
             layer.results[method.__name__] = matrix.copy(), result

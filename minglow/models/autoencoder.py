@@ -19,7 +19,6 @@ from minglow.data import Images
 from minglow.data.images import check_dataset
 from minglow.dequantization import dequantize
 from minglow.nets import Dense, Sequence, mlp
-from minglow.training.optimizers import Adam, warm_up_cosine
 
 
 class EncoderDecoder(Trainable):
@@ -134,6 +133,8 @@ def fit(model: EncoderDecoder, images: Images, *, steps: int = 2500, batch_size:
     The same arguments, model and machine give the same result. Raises ValueError for images of another
     shape than the model's and for none, FloatingPointError if training diverges.
     """
+    from minglow.training.optimizers import Adam, warm_up_cosine  # noqa: PLC0415  only for training
+
     check_dataset(images)
     validation.check_count("steps", steps)
     validation.check_count("batch_size", batch_size)
