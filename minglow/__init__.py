@@ -31,6 +31,10 @@ LATER = {"evaluate": "minglow.training", "train": "minglow.training",
          "load": "minglow.runs.loading", "save": "minglow.runs.loading"}
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """Import what trains and what reads files when it is first used: a third of the import's time."""
     if name not in LATER:

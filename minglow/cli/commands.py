@@ -112,12 +112,12 @@ def run_export(args: argparse.Namespace) -> None:
 
     Every command that takes a checkpoint also takes such a file.
     """
-    run = load_run(args.checkpoint)
+    saved = read(args.checkpoint)
     out = args.out or in_run(args.checkpoint, f"model{SAFETENSORS}")
     out = out if out.suffix else out.with_suffix(SAFETENSORS)
     if out.suffix != SAFETENSORS:
         raise ValueError(f"expected a file that ends in {SAFETENSORS}, got {out}")
-    export_safetensors(out, run.flow, run.config.to_json())
+    export_safetensors(out, build(saved), saved.config)
     print_facts(weights=out)
 
 

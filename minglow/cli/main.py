@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run, parser=sub)
         if name not in ("train", "check"):
             sub.add_argument("checkpoint", type=path,
-                             help="a run's folder, its model.npz, or a .safetensors file")
+                             help="a run's folder, its model.npz, or a file that `minglow export` wrote")
         if out:
             sub.add_argument("--out", type=path, help=f"file to write (default: {out} folder)")
         if machine:
@@ -55,9 +55,9 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--seed", type=count("seed", 0), default=0, help=f"seed of {what} (default: 0)")
 
     sub = command(run_train, "minglow train --data photos.npz -L 3 -K 8 --hidden 128")
-    add_config(sub, DataConfig)
-    add_model(sub)
-    add_config(sub, TrainingConfig)
+    add_config(sub.add_argument_group("data"), DataConfig)
+    add_model(sub.add_argument_group("model"))
+    add_config(sub.add_argument_group("training"), TrainingConfig)
     sub.add_argument("--runs", type=path, default=argparse.SUPPRESS,
                      help="folder of all runs (default: runs)")
     sub.add_argument("--name", default=argparse.SUPPRESS,

@@ -10,6 +10,8 @@ from minglow import validation
 from minglow.models.base import MODELS
 from minglow.storage.settings import Config, Option, options
 
+Container = argparse.ArgumentParser | argparse._ArgumentGroup  # which options can be added to
+
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are a single line, and which takes no abbreviations."""
@@ -22,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def add_config(parser: argparse.ArgumentParser, *configs: type[Config], defaults: bool = True) -> None:
+def add_config(parser: Container, *configs: type[Config], defaults: bool = True) -> None:
     """Add the options of configurations; one that several share appears once.
 
     An option that is not given is absent from the result. defaults: whether the help shows them.
@@ -49,7 +51,7 @@ def add_config(parser: argparse.ArgumentParser, *configs: type[Config], defaults
                             **details)
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: Container) -> None:
     """Add `--model` and the options of every model."""
     parser.add_argument("--model", choices=list(MODELS), default=argparse.SUPPRESS,
                         help="model; official is Glow as the official code computes it (default: glow)")
@@ -88,7 +90,7 @@ def parse(name: str, detail: Option, hint: Any) -> Callable[[str], Any]:
 
 def number(text: str) -> Any:
     """The number that a text stands for, or the text; Python's 1_000 is no number elsewhere."""
-    if text.isdecimal() and len(text) <= len(str(validation.MAX_COUNT)):
+    if text.removeprefix("-").isdecimal() and len(text) <= len(str(validation.MAX_COUNT)):
         return int(text)
     try:
         return text if "_" in text or text.isdecimal() else float(text)
@@ -115,8 +117,9 @@ def _defaults(name: str, having: list[type[Config]]) -> str:
     values = set(shown.values())
     if values <= {"", "off"}:
         return ""
-    each = values if len(values) == 1 else (f"{key} {text}" for key, text in shown.items() if text)
-    return f"default: {', '.join(each)}"
+    if len(values) == 1:
+        return f"default: {values.pop()}"
+    return ", ".join(f"default of {key}: {text}" for key, text in shown.items() if text)
 
 
 def label(config: type[Config]) -> str:

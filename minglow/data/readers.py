@@ -88,7 +88,7 @@ def _reader(path: Path) -> Reader:
     if not path.is_dir():
         if not path.is_file():
             raise BadFile("expected a file or a folder, got a pipe or a device" if path.exists()
-                          else "no such file or folder", path)
+                          else f"no such file or folder; data sets are {', '.join(PACKAGED)}", path)
         with path.open("rb") as file:
             head = file.read(8)
         if not head:

@@ -133,7 +133,10 @@ def accepts(config: type[Config]) -> Callable[[F], F]:
         parameters = sorted([*own, *known], key=lambda parameter: parameter.kind)
         vars(function)["__signature__"] = inspect.Signature(parameters)
         width = max(map(len, options(config)))
-        lines = [f"    {name:{width}}  {detail.help}" for name, (detail, _) in options(config).items()]
+        lines = []
+        for name, (detail, _) in options(config).items():
+            choices = f": {', '.join(detail.choices)}" if detail.choices else ""
+            lines.append(f"    {name:{width}}  {detail.help}{choices}")
         function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", *lines])
         return function
     return decorate

@@ -37,9 +37,9 @@ class Progress(NamedTuple):
 @accepts(TrainingConfig)
 def train(flow: Flow, images: Images, *, dequantizer: Dequantizer | None = None,
           resume: Checkpoint | None = None,
-          on_step: Callable[[Progress], None] = lambda progress: None,
-          on_evaluation: Callable[[TrainingState, bool], None] = lambda state, best: None,
-          should_stop: Callable[[], int] = lambda: 0, processes: ProcessGroup = SINGLE_PROCESS,
+          on_step: Callable[[Progress], None] | None = None,
+          on_evaluation: Callable[[TrainingState, bool], None] | None = None,
+          should_stop: Callable[[], int] | None = None, processes: ProcessGroup = SINGLE_PROCESS,
           **options: Any) -> None:
     """Maximize the likelihood of `images.train`; leave the averaged parameters in `flow`.
 
@@ -57,8 +57,8 @@ def train(flow: Flow, images: Images, *, dequantizer: Dequantizer | None = None,
 
     The settings of training:
     """
-    check_dataset(images)
     validation.check_instance("flow", flow, Flow)
+    check_dataset(images, flow.config.shape if flow.config else None)
     config = TrainingConfig(**options).resolved(flow.config, images)
     peak_rate, shift = config.learning_rate or 0.0, config.shift or 0.0
     check_shift(shift, images.train.shape[1:])
@@ -97,12 +97,14 @@ def train(flow: Flow, images: Images, *, dequantizer: Dequantizer | None = None,
                     held_out_bits = evaluate(flow, images.held_out, images.bins, processes=processes,
                                              dequantizer=dequantizer, labels=held_out_labels)
             bits = float(bits_per_dim(log_prob, x[0].size, images.bins))
-            on_step(Progress(step, bits, grad_norm, held_out_bits))
-            signal = processes.largest(should_stop())
+            if on_step:
+                on_step(Progress(step, bits, grad_norm, held_out_bits))
+            signal = processes.largest(should_stop() if should_stop else 0)
             if held_out_bits is not None or signal:
                 state.check_finite()
                 before, state.best = state.best, min(state.best, held_out_bits or state.best)
-                on_evaluation(state, state.best < before)
+                if on_evaluation:
+                    on_evaluation(state, state.best < before)
             if signal:
                 raise Interrupted(signal, step)
         except (FloatingPointError, SingularWeightError) as error:
