@@ -176,3 +176,15 @@ def test_a_manifest_of_other_types_is_refused(tmp_path, part, value):
     archive.write(path, {"a": np.zeros(2)}, manifest)
     with pytest.raises(CheckpointError, match=f"its manifest lacks '{part}'"):
         checkpoint.read(path)
+
+
+def test_an_archive_whose_members_are_compressed_is_refused(tmp_path):
+    """Small and otherwise valid: only the way in which its members are stored is another."""
+    flow = mg.glow((4, 4, 1), levels=1, flow_steps=1, hidden=2, rng=0)
+    checkpoint.save(tmp_path / "a.npz", flow)
+    with zipfile.ZipFile(tmp_path / "a.npz") as stored, \
+            zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED) as compressed:
+        for name in stored.namelist():
+            compressed.writestr(name, stored.read(name))
+    with pytest.raises(checkpoint.CheckpointError, match="expected uncompressed members"):
+        checkpoint.read(tmp_path / "b.npz")
