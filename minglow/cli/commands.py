@@ -81,7 +81,7 @@ def run_interpolate(args: argparse.Namespace) -> None:
     images = data_for(run.config, args)
     order = np.random.default_rng(args.seed).permutation(len(images.held_out))
     figure = figures.interpolation_strip(to_backend(run.flow), images.held_out[order], images.bins,
-                                          args.pairs, args.frames)
+                                         args.pairs, args.frames)
     out = args.out or in_run(args.checkpoint, f"interpolation-seed{args.seed}.png")
     print_facts(interpolation=save(figure, out))
 
@@ -110,7 +110,7 @@ def run_info(args: argparse.Namespace) -> None:
 def run_export(args: argparse.Namespace) -> None:
     """Write a model's weights to a .safetensors file, which other frameworks read.
 
-    Every command that takes a checkpoint also takes such a file.
+    The commands that take a run also take the file that was exported from it.
     """
     saved = read(args.checkpoint)
     out = args.out or in_run(args.checkpoint, f"model{SAFETENSORS}")

@@ -75,7 +75,7 @@ def test_a_model_from_outside_is_on_the_command_line_in_files_and_in_info(toy_mo
         run_config.model_from_json({"model": stored["model"] | {"stretch": -1}})
 
 
-def test_an_option_of_a_model_is_one_field(monkeypatch, tmp_path, capsys):
+def test_an_option_of_a_model_is_one_field(tmp_path, capsys):
     """A subclass with one field more, in Glow's place."""
     @dataclass(frozen=True)
     class WithOption(GlowConfig, model="glow"):

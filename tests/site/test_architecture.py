@@ -42,7 +42,7 @@ def test_every_public_name_says_what_it_is():
     assert [key for key, value in found.items() if not inspect.getdoc(value)] == []
 
 
-def test_imports_go_downwards(tmp_path):
+def test_imports_go_downwards():
     """The contract of import-linter in setup.cfg: complete levels, no upward import, no cycle."""
     command = ["lint-imports", "--config", "setup.cfg", "--no-cache"]
     result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
