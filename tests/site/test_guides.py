@@ -105,7 +105,9 @@ def commanded(line, where):
     if words[0] in ("pytest", "mpiexec"):
         start = words.index("minglow") if words[0] == "mpiexec" else 0
         call = [*([MPIEXEC] * bool(start)), *words[1:start], sys.executable, "-m", *words[start:]]
-        done = subprocess.run(call, capture_output=True, text=True, check=False)
+        # A reader's pytest, without the options and the workers of the one that runs this test.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        done = subprocess.run(call, capture_output=True, text=True, check=False, env=env)
         code, out = done.returncode, done.stdout
     else:
         with redirect_stdout(io.StringIO()) as stream:
