@@ -27,7 +27,7 @@ import numpy as np
 import minglow
 from minglow import plots
 from minglow.data import digits, reduce_bits
-from minglow.data.images import Images
+from minglow.data.dataset import Images
 from minglow.dequantization.dequantizers import UniformDequantizer, VariationalDequantizer, log_bound
 from minglow.training import Adam
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run one command and report any error in a single line; return the exit status."""
     args, unknown = parser().parse_known_args(argv)
     if unknown:  # reported by the command, whose help lists its options
-        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        close = get_close_matches(unknown[0].split("=")[0], args.parser._option_string_actions, 1, 0.85)
+        hint = f", did you mean {close[0]}?" if close else ""
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     try:
         if "backend" in args:
             minglow.use(args.backend)

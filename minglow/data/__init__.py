@@ -1,7 +1,7 @@
 """Data: the packaged data sets, 2-D toys, and your own images."""
 
-from minglow.data.images import Images, digits, reduce_bits
-from minglow.data.packaged import PACKAGED, mnist5k, photo_patches
+from minglow.data.dataset import Images, reduce_bits
+from minglow.data.packaged import PACKAGED, digits, mnist5k, photo_patches
 from minglow.data.readers import formats, load, load_images
 from minglow.data.toys import checkerboard, eight_gaussians, pinwheel, two_moons
 

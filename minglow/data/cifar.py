@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from minglow.data.bounded import BadFile, open_untrusted, read_rest
-from minglow.data.images import Images, check_labels, every_tenth
+from minglow.data.dataset import Images, check_labels, every_tenth
 
 RECORD = 1 + 3 * 32 * 32  # the label; then all red, all green, all blue bytes, row by row
 

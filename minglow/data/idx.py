@@ -9,7 +9,7 @@ import numpy as np
 
 from minglow.data import bounded
 from minglow.data.bounded import BadFile, open_untrusted, read_rest
-from minglow.data.images import Images, check_image_shape, check_labels, every_tenth
+from minglow.data.dataset import Images, check_image_shape, check_labels, every_tenth
 
 GZIP = b"\x1f\x8b"
 UNSIGNED_BYTES = b"\0\0\x08"  # the start of an IDX file; the number of its dimensions is next

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from minglow.data.bounded import BadFile, npz_members, open_untrusted, read_array, read_member
-from minglow.data.images import Images, check_image_shape, check_labels, every_tenth
+from minglow.data.dataset import Images, check_image_shape, check_labels, every_tenth
 
 
 def read_npy(path: Path) -> Images:

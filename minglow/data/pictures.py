@@ -13,7 +13,7 @@ import numpy as np
 
 from minglow.data import bounded
 from minglow.data.bounded import BadFile, open_untrusted
-from minglow.data.images import Images, every_tenth
+from minglow.data.dataset import Images, every_tenth
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from minglow.data import cifar, idx, npy, pictures
 from minglow.data.bounded import BadFile
-from minglow.data.images import Images, check_bits, reduce_bits
+from minglow.data.dataset import Images, check_bits, reduce_bits
 from minglow.data.packaged import PACKAGED
 from minglow.validation import check_count, check_path
 

@@ -16,7 +16,7 @@ from minglow.arrays.threads import threads_for_products
 from minglow.arrays.trainable import Trainable
 from minglow.bijection import Net, Rng
 from minglow.data import Images
-from minglow.data.images import check_dataset
+from minglow.data.dataset import check_dataset
 from minglow.dequantization import dequantize
 from minglow.nets import Dense, Sequence, mlp
 

@@ -28,7 +28,8 @@ class ModelConfig(Config):
 
     shape: tuple[int, ...] = option(help="shape of one sample, (h, w, C) or (D,)", cli=False)
     dtype: str = option("float32", "precision of parameters and arithmetic",
-                        choices={"float32": np.float32, "float64": np.float64}, kw_only=True)
+                        choices={"float32": np.float32, "float64": np.float64}, closed=True,
+                        kw_only=True)
 
     def __init_subclass__(cls, model: str, **options: Any) -> None:
         super().__init_subclass__(**options)

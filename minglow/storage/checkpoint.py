@@ -93,16 +93,16 @@ def restore(saved: Checkpoint, module: Module) -> None:
     `Module.check_constants` refuses.
     """
     path, arrays, targets, own = saved.path, saved.module, named_arrays(module), settings_of(module)
-    for name in sorted(targets.keys() ^ arrays.keys()):
-        expected, got = (name, "none") if name in targets else ("no other array", name)
-        raise CheckpointError(f"{path}: expected {expected}, got {got}")
-    for name, target in targets.items():
-        check_like(path, name, arrays[name], target)
     found = saved.settings or own
     for name in sorted(own.keys() | found.keys()):
         if found.get(name) != own.get(name):
             raise CheckpointError(f"{path}: expected {name or 'the module'} with the settings "
                                   f"{shortened(own.get(name))}, got {shortened(found.get(name))}")
+    for name in sorted(targets.keys() ^ arrays.keys()):
+        expected, got = (name, "none") if name in targets else ("no other array", name)
+        raise CheckpointError(f"{path}: expected {expected}, got {got}")
+    for name, target in targets.items():
+        check_like(path, name, arrays[name], target)
     for name, part in module.walk():
         constants = {key: arrays[_join(name, key)] for key in part.constants}
         try:

@@ -22,6 +22,7 @@ class Option:
     help                     one line, for `--help` and for docstrings
     minimum, maximum, above, below   bounds of a number
     choices                  names, or a mapping from names to what they stand for
+    closed                   whether a mapping's choices are all: no function or class of one's own
     flag                     a short flag of the command line, such as -K
     cli                      whether the command line has the option
     """
@@ -32,6 +33,7 @@ class Option:
     above: float = -inf
     below: float = inf
     choices: Sequence[str] | Mapping[str, Any] = ()
+    closed: bool = False
     flag: str = ""
     cli: bool = True
 
@@ -58,7 +60,7 @@ class Option:
             return value
         if isinstance(self.choices, Mapping) and (callable(value) or isinstance(value, np.dtype)):
             names = [key for key, choice in self.choices.items() if value == choice]
-            if names or name != "dtype":
+            if names or not self.closed:
                 return names[0] if names else value
         raise ValueError(f"expected {name} to be one of {', '.join(self.choices)}, "
                          f"got {shortened(value)}")

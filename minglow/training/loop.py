@@ -11,7 +11,7 @@ from minglow.bases.base import Labels
 from minglow.bijection import SingularWeightError
 from minglow.data import Images
 from minglow.data.augment import check_shift, random_flips, random_shifts
-from minglow.data.images import check_dataset
+from minglow.data.dataset import check_dataset
 from minglow.dequantization import Dequantizer, bits_per_dim
 from minglow.dequantization.dequantizers import dequantize_for
 from minglow.flow import Flow

@@ -341,11 +341,15 @@ def test_every_help_shows_an_example(command, capsys):
     assert f"example:\n  minglow {command} " in capsys.readouterr().out
 
 
-def test_an_option_that_a_command_does_not_have_is_refused_by_that_command(capsys):
+@pytest.mark.parametrize(("given", "message"), [
+    (["--count", "9"], "--count 9"),
+    (["--temprature=1"], "--temprature=1, did you mean --temperature?"),
+])
+def test_an_option_that_a_command_does_not_have_is_refused_by_that_command(given, message, capsys):
     with pytest.raises(SystemExit) as exit:
-        main(["sample", "a", "--count", "9"])
+        main(["sample", "a", *given])
     assert exit.value.code == 2
-    assert capsys.readouterr().err == ("minglow sample: error: unrecognized arguments: --count 9 "
+    assert capsys.readouterr().err == (f"minglow sample: error: unrecognized arguments: {message} "
                                        "(see minglow sample --help)\n")
 
 

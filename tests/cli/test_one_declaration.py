@@ -9,7 +9,7 @@ import pytest
 import minglow as mg
 from minglow.cli import main as cli
 from minglow.data import readers
-from minglow.data.images import every_tenth
+from minglow.data.dataset import every_tenth
 from minglow.models.base import MODELS, ModelConfig
 from minglow.models.glow import GlowConfig
 from minglow.runs import config as run_config

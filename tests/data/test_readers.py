@@ -17,7 +17,7 @@ from PIL import Image
 from minglow import data
 from minglow.data import bounded, packaged, pictures, readers
 from minglow.data.augment import random_flips
-from minglow.data.images import every_tenth
+from minglow.data.dataset import every_tenth
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (25, 4, 6), np.uint8)
 COLORS = np.random.default_rng(1).integers(0, 256, (25, 32, 32, 3), np.uint8)

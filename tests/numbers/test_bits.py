@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minglow as mg
-from minglow.data.images import Images
+from minglow.data.dataset import Images
 from minglow.dequantization import UniformDequantizer
 from minglow.training.optimizers import Adam, Adamax, PolyakAverage, clip_norm, warm_up_cosine
 from minglow.training.state import TrainingState

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minglow as mg
-from minglow.data.images import Images, reduce_bits
+from minglow.data.dataset import Images, reduce_bits
 from minglow.inference import apply_attribute, attribute_direction
 from minglow.testing import perturbed
 from minglow.training.optimizers import OfficialAdamax

@@ -1,6 +1,5 @@
 """Integer images, split into those to train on and those held out."""
 
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,17 +21,6 @@ class Images(NamedTuple):
     train_labels: np.ndarray | None = None
     held_out_labels: np.ndarray | None = None
     shift: float = 0.0
-
-
-def digits() -> Images:
-    """Handwritten digits, 8 x 8 x 1, 17 bins: 1,500 to train on and the last 297 held out.
-
-    UCI's optical recognition of handwritten digits (Alpaydin & Kaynak 1998), in their order there,
-    CC BY 4.0; digits.txt has the full reference.
-    """
-    with (files("minglow.data") / "digits.npz").open("rb") as file, np.load(file) as archive:
-        images, labels = archive["images"][..., None], archive["labels"]
-    return Images(images[:1500], images[1500:], 17, labels[:1500], labels[1500:], shift=1.0)
 
 
 def reduce_bits(images: Images, bits: int) -> Images:
