@@ -5,8 +5,11 @@ more samples of z tighten. An auto-encoder's latents have no distribution: no de
 All three have latents, from_latents, flat and dtype; minglow.inference.interpolate needs no more.
 """
 
+from __future__ import annotations
+
 from contextlib import AbstractContextManager
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,10 +18,11 @@ from minglow.arrays.shapes import check_dtype
 from minglow.arrays.threads import threads_for_products
 from minglow.arrays.trainable import Trainable
 from minglow.bijection import Net, Rng
-from minglow.data import Images
-from minglow.data.dataset import check_dataset
 from minglow.dequantization import dequantize
 from minglow.nets import Dense, Sequence, mlp
+
+if TYPE_CHECKING:
+    from minglow.data import Images
 
 
 class EncoderDecoder(Trainable):
@@ -133,7 +137,8 @@ def fit(model: EncoderDecoder, images: Images, *, steps: int = 2500, batch_size:
     The same arguments, model and machine give the same result. Raises ValueError for images of another
     shape than the model's and for none, FloatingPointError if training diverges.
     """
-    from minglow.training.optimizers import Adam, warm_up_cosine  # noqa: PLC0415  only for training
+    from minglow.data.dataset import check_dataset  # noqa: PLC0415  only for training
+    from minglow.training.optimizers import Adam, warm_up_cosine  # noqa: PLC0415
 
     check_dataset(images)
     validation.check_count("steps", steps)
