@@ -1,6 +1,6 @@
 """minglow: Glow in plain NumPy, with every backward pass derived by hand."""
 
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from minglow import bases, layers, models
@@ -28,7 +28,7 @@ __all__ = [
     "quantize", "save", "threads", "to_device", "to_host", "train", "use",
     *bases.__all__, *layers.__all__, *models.__all__,
 ]
-LATER = {"data": "minglow.data", "evaluate": "minglow.training:evaluate",
+LATER = {"data": "minglow.data:", "evaluate": "minglow.training:evaluate",
          "load": "minglow.runs.loading:load", "save": "minglow.runs.loading:save",
          "train": "minglow.training:train"}
 
@@ -41,5 +41,4 @@ def __getattr__(name: str) -> Any:
     """Import what trains and what reads files when it is first used: `import minglow` need not wait."""
     if name not in LATER:
         raise AttributeError(f"module 'minglow' has no attribute {name!r}")
-    module, _, attribute = LATER[name].partition(":")
-    return getattr(import_module(module), attribute) if attribute else import_module(module)
+    return resolve_name(LATER[name])

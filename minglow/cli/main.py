@@ -112,6 +112,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run one command and report any error in a single line; return the exit status."""
     args, unknown = parser().parse_known_args(argv)
     if unknown:  # reported by the command, whose help lists its options
+        # At 0.85 a slip of the keyboard finds its option, and --count does not find --out.
         close = get_close_matches(unknown[0].split("=")[0], args.parser._option_string_actions, 1, 0.85)
         hint = f", did you mean {close[0]}?" if close else ""
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")

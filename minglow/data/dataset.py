@@ -41,7 +41,7 @@ def check_bits(bits: int, bins: int) -> None:
 def check_dataset(images: Images, shape: tuple[int, ...] | None = None) -> None:
     """Raise ValueError unless both parts are integer images of one shape, with values below `bins`.
 
-    shape: that of the flow's images, if it is known.
+    shape: that of the model's images, if it is known.
     """
     validation.check_instance("images", images, Images)
     validation.check_count("bins", images.bins, 2)
@@ -56,7 +56,7 @@ def check_dataset(images: Images, shape: tuple[int, ...] | None = None) -> None:
             raise ValueError(f"expected {name} to hold values from 0 to {images.bins - 1}, "
                              f"got {part.min()} to {part.max()}")
     if shape not in (None, images.train.shape[1:]):
-        raise ValueError(f"expected images of the flow's shape {shape}, got {images.train.shape[1:]}")
+        raise ValueError(f"expected images of the model's shape {shape}, got {images.train.shape[1:]}")
 
 
 def every_tenth(images: np.ndarray, labels: np.ndarray | None = None) -> Images:

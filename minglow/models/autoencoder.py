@@ -140,7 +140,7 @@ def fit(model: EncoderDecoder, images: Images, *, steps: int = 2500, batch_size:
     from minglow.data.dataset import check_dataset  # noqa: PLC0415  only for training
     from minglow.training.optimizers import Adam, warm_up_cosine  # noqa: PLC0415
 
-    check_dataset(images)
+    check_dataset(images, model.shape)
     validation.check_count("steps", steps)
     validation.check_count("batch_size", batch_size)
     rng, optimizer, losses = np.random.default_rng(seed), Adam(model.flat), []

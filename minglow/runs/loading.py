@@ -107,7 +107,7 @@ def build(saved: Checkpoint) -> Flow:
 
 def run_config(saved: Checkpoint) -> RunConfig:
     """The settings of the run that wrote a file. Raises CheckpointError that names it."""
-    if "training" not in saved.config and "data" not in saved.config:
+    if saved.config.keys() <= {"model"}:  # what `save` stores
         raise CheckpointError(f"{saved.path}: holds a flow without the data and training settings of a "
                               "run: use it in Python, by minglow.load")
     with naming_file(saved):

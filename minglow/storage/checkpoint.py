@@ -96,8 +96,9 @@ def restore(saved: Checkpoint, module: Module) -> None:
     found = saved.settings or own
     for name in sorted(own.keys() | found.keys()):
         if found.get(name) != own.get(name):
+            expected, got = (shortened(part[name]) if name in part else "none" for part in (own, found))
             raise CheckpointError(f"{path}: expected {name or 'the module'} with the settings "
-                                  f"{shortened(own.get(name))}, got {shortened(found.get(name))}")
+                                  f"{expected}, got {got}")
     for name in sorted(targets.keys() ^ arrays.keys()):
         expected, got = (name, "none") if name in targets else ("no other array", name)
         raise CheckpointError(f"{path}: expected {expected}, got {got}")

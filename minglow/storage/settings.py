@@ -22,7 +22,7 @@ class Option:
     help                     one line, for `--help` and for docstrings
     minimum, maximum, above, below   bounds of a number
     choices                  names, or a mapping from names to what they stand for
-    closed                   whether a mapping's choices are all: no function or class of one's own
+    closed                   whether only its choices are taken, no function or class of one's own
     flag                     a short flag of the command line, such as -K
     cli                      whether the command line has the option
     """

@@ -437,7 +437,7 @@ def test_fit_refuses_invalid_images(name):
         fit(model, images._replace(train=images.train[:0]), steps=1)
     with pytest.raises(ValueError, match="expected train to hold values from 0 to 15, got 0 to 16"):
         fit(model, images._replace(bins=16), steps=1)
-    with pytest.raises(ValueError, match=r"of shape \(B, 8, 8, 1\), got \(64, 4, 8, 1\)"):
+    with pytest.raises(ValueError, match=r"of the model's shape \(8, 8, 1\), got \(4, 8, 1\)"):
         fit(model, images._replace(train=images.train[:, :4], held_out=images.held_out[:, :4]), steps=1)
     with pytest.raises(ValueError, match="batch_size to be a whole number of at least 1, got 0"):
         fit(model, images, steps=1, batch_size=0)

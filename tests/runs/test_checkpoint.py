@@ -72,7 +72,7 @@ def test_arrays_are_found_by_name_in_any_order(tmp_path):
     ({"hidden": 5},
      r"expected bijection\..*weight as float32 \(5, 3, 3, 2\), got float32 \(4, 3, 3, 2\)"),
     ({"flow_steps": 1}, r"expected bijection\..* with the settings .*'Flatten'.*, got .*'ActNorm'"),
-    ({"flow_steps": 3}, r"expected bijection\..* with the settings .*'Flatten'.*, got None"),
+    ({"flow_steps": 3}, r"expected bijection\..* with the settings .*'Flatten'.*, got none"),
     ({"dtype": np.float64}, r"expected bijection\..*shift as float64 \(4,\), got float32"),
 ])
 def test_another_flow_is_refused_and_not_changed(tmp_path, options, message):
