@@ -39,8 +39,12 @@ class Module:
         self.children: dict[str, Module] = {}
 
     def add_param(self, name: str, value: np.ndarray) -> None:
-        """Own a copy of `value` as parameter `name`, with a gradient of zeros."""
+        """Own a copy of `value`, an array of float32 or float64, with a gradient of zeros.
+
+        Raises ValueError for another value.
+        """
         check_initialized(self)
+        check_parameter(self, name, value)
         self.params[name] = value.copy()
         self.grads[name] = np.zeros_like(value)
 
@@ -87,6 +91,14 @@ def check_initialized(module: Module) -> None:
     if "params" not in vars(module):
         raise ValueError(f"{type(module).__name__} has no params: its __init__ has to begin with "
                          "super().__init__()")
+
+
+def check_parameter(module: Module, name: str, value: Any) -> None:
+    """Raise ValueError unless a parameter is an array of float32 or float64."""
+    if not hasattr(value, "ndim") or value.dtype not in (np.float32, np.float64):
+        found = value.dtype if hasattr(value, "ndim") else f"a {type(value).__name__}"
+        raise ValueError(f"{type(module).__name__} expected parameter {name} to be an array of float32 "
+                         f"or float64, got {found}")
 
 
 class Bijection(Module):

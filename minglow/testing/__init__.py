@@ -16,26 +16,22 @@ from typing import Any
 import numpy as np
 
 from minglow.bijection import Bijection
-from minglow.testing.checks import (
-    check_backends,
-    check_initialize,
-    check_inverse,
-    check_log_det,
-    check_returns,
-)
+from minglow.testing.checks import check_backends, check_initialize, check_precision, check_returns
 from minglow.testing.examples import examples, perturbed
 from minglow.testing.explain import PropertyFailed
 from minglow.testing.gradients import check_backward, check_cache
+from minglow.testing.invertibility import check_inverse, check_log_det
 from minglow.testing.numerical import NotSmooth, directional_derivative, numerical_jacobian, taylor_slope
-from minglow.testing.purity import check_purity, check_samples
+from minglow.testing.purity import check_purity, check_samples, check_updates
 
 __all__ = [
     "NotSmooth", "PropertyFailed", "check_backends", "check_backward", "check_cache", "check_initialize",
-    "check_inverse", "check_layer", "check_log_det", "check_purity", "check_returns", "check_samples",
-    "directional_derivative", "examples", "layer_checks", "numerical_jacobian",
-    "parametrize_with_checks", "perturbed", "taylor_slope"]
-CHECKS = (check_returns, check_purity, check_inverse, check_log_det, check_backward, check_cache,
-          check_initialize, check_samples, check_backends)
+    "check_inverse", "check_layer", "check_log_det", "check_precision", "check_purity", "check_returns",
+    "check_samples", "check_updates", "directional_derivative", "examples", "layer_checks",
+    "numerical_jacobian", "parametrize_with_checks", "perturbed", "taylor_slope"]
+# The first to fail is the one that check_layer reports: what explains most comes first.
+CHECKS = (check_returns, check_purity, check_samples, check_updates, check_inverse, check_log_det,
+          check_backward, check_cache, check_initialize, check_precision, check_backends)
 Check = Callable[[Bijection], None]
 
 

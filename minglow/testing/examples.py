@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minglow.bijection import Bijection, Module, check_initialized
+from minglow.bijection import Bijection, Module, Net
+from minglow.params import check_module
 from minglow.testing.explain import PropertyFailed, describe
 
 M = TypeVar("M", bound=Module)
@@ -16,6 +17,7 @@ Seed = int | np.random.Generator
 # most 24 values, so that finite differences give its Jacobian quickly.
 SHAPES = [(4,), (2, 3, 4), (1, 1, 4), (2, 4, 2), (2,), (2, 3, 2), (6,), (1, 3, 6), (2, 4, 1), (3,)]
 MAX_SHAPES = 3  # a layer is checked on the first shapes that it accepts
+SCALES = 1.0, 3.0, 0.3  # standard deviations of the samples of a batch
 
 
 def perturbed(module: M, rng: Seed = 0, size: float = 0.2, dtype: type | None = None) -> M:
@@ -39,18 +41,19 @@ def perturbed(module: M, rng: Seed = 0, size: float = 0.2, dtype: type | None = 
     return module
 
 
-def examples(layer: M, x: np.ndarray | None = None, rng: Seed = 0, dtype: type = np.float64,
-             size: float = 0.2) -> Iterator[tuple[M, np.ndarray]]:
-    """Yield (layer, batch) pairs to check; the layer is always a copy.
+def examples(layer: M, x: np.ndarray | None = None, rng: Seed = 0,
+             dtype: type = np.float64, nets: bool = False) -> Iterator[tuple[M, np.ndarray]]:
+    """Yield (layer, batch) pairs to check; the layer is always a copy. `nets`: a Net is accepted, too.
 
     With x: x and the layer, its parameters unchanged, both cast to `dtype`. Without x: perturbed copies
-    and batches of 3, for the first of SHAPES that the layer accepts. Raises ValueError if there is none.
+    and batches of 3, for the first of SHAPES that the layer accepts. The standard deviation differs
+    between the samples of a batch, so that some values are in the tails. Raises ValueError if there is
+    none, and for a layer that cannot be checked.
     """
-    if not isinstance(layer, Module):
-        kind = f"the class {layer.__name__}" if isinstance(layer, type) else type(layer).__name__
-        raise ValueError(f"expected a Bijection or a Net, got {kind}")
-    check_initialized(layer)
+    check_type(layer, nets)
     if x is not None:
+        if np.ndim(x) < 2 or 0 in np.shape(x):
+            raise ValueError(f"expected a batch x of shape (B, ..., C), got {np.shape(x)}")
         if not np.all(np.isfinite(x)):
             raise ValueError("expected a batch x of finite numbers, got NaN or inf")
         yield perturbed(layer, rng, 0, dtype), np.array(x, dtype)
@@ -60,8 +63,9 @@ def examples(layer: M, x: np.ndarray | None = None, rng: Seed = 0, dtype: type =
     for shape in SHAPES:
         if accepted == MAX_SHAPES:
             return
-        candidate = perturbed(layer, rng, size, dtype)
-        batch: np.ndarray = rng.standard_normal((3, *shape)).astype(dtype)
+        candidate = perturbed(layer, rng, dtype=dtype)
+        batch: np.ndarray = rng.standard_normal((len(SCALES), *shape))
+        batch = (batch * np.reshape(SCALES, (-1, *[1] * len(shape)))).astype(dtype)
         try:
             copy.deepcopy(candidate).forward(batch)  # type: ignore[attr-defined]
         except ValueError as error:  # a layer refuses a shape by a ValueError
@@ -75,6 +79,25 @@ def examples(layer: M, x: np.ndarray | None = None, rng: Seed = 0, dtype: type =
                          f"raised '{refusal}'. Pass a batch that it accepts: check_layer(layer, x)")
 
 
+def check_type(layer: object, nets: bool = False) -> None:
+    """Raise ValueError unless this is a bijection, or a net, whose arrays and modules are registered."""
+    if not isinstance(layer, (Bijection, Net) if nets else Bijection):
+        kind = f"the class {layer.__name__}" if isinstance(layer, type) else type(layer).__name__
+        hint = ". check_backward checks a Net" if isinstance(layer, Net) else ""
+        if isinstance(getattr(layer, "bijection", None), Bijection):
+            hint = ". Check its attribute bijection"
+        raise ValueError(f"expected a Bijection{' or a Net' * nets}, got {kind}{hint}")
+    check_module(layer)
+    for _, part in layer.walk():
+        for name, value in vars(part).items():
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not name.startswith("_"):
+                raise ValueError(
+                    f"{type(part).__name__} has an array in its attribute {name}, which is neither "
+                    f"trained nor saved: use self.add_param({name!r}, array) for a parameter, or "
+                    f"self.constants[{name!r}] = array; a name that begins with _ is for results that "
+                    "are only remembered")
+
+
 def finite_forward(layer: Bijection, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
     """layer.forward(x). Raises PropertyFailed unless y and log_det are finite."""
     y, log_det, cache = layer.forward(x)
@@ -82,7 +105,8 @@ def finite_forward(layer: Bijection, x: np.ndarray) -> tuple[np.ndarray, np.ndar
     for name, value in ("y", y), ("log_det", log_det):
         if not np.all(np.isfinite(value)):
             raise PropertyFailed("a finite forward", f"{name}, {describe(x)}", value, "finite numbers",
-                                 "forward returned NaN or inf. Is x in the map's domain?")
+                                 "A layer with a bounded domain needs a batch inside it: "
+                                 "check_layer(layer, x).")
     return y, log_det, cache
 
 

@@ -1,12 +1,17 @@
-"""Likely causes of wrong numbers, for error messages."""
+"""Explanations of wrong numbers. Each sentence states a relation that was tested and holds."""
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from minglow.arrays.shapes import pixels
+from minglow.bijection import Bijection
+from minglow.testing.numerical import numerical_jacobian
 
 
 class PropertyFailed(AssertionError):
-    """A bijection violates the contract; the message states the property, where, and a likely cause."""
+    """A bijection violates the contract; the message states the property, where, and what was found."""
 
     def __init__(self, name: str, where: str, found: object, expected: object, cause: str = "") -> None:
         message = f"{name} fails at {where}: found {_show(found)}, expected {_show(expected)}"
@@ -21,74 +26,158 @@ def describe(x: np.ndarray) -> str:
     return f"x of shape {x.shape}, {x.dtype}"
 
 
-def cause_of_log_det(found: np.ndarray, expected: np.ndarray, x: np.ndarray) -> str:
-    """The usual cause of a wrong log_det, (B,)."""
-    if np.allclose(found, 0) and not np.allclose(expected, 0):
-        return "log_det is 0, but the map changes volume: it was left out."
-    if len(x) > 1 and np.allclose(found, expected.sum(), rtol=1e-5):
-        return "It is the sum over the batch: log_det has one number per sample, never summed."
-    if np.ptp(expected) > 1e-4 and np.allclose(found, expected.mean(), rtol=1e-5):
-        return "It is the mean over the batch: log_det has one number per sample."
-    return cause_of_ratio(found, expected, x, "log_det") or (
-        "Its ratio to the expected value differs between samples: often a term is missing, or it is "
-        "computed from the wrong half or the wrong intermediate.")
+def close(found: Any, expected: Any) -> bool:
+    """Whether two quantities agree as far as finite differences can tell."""
+    found, expected = np.asarray(found, float), np.asarray(expected, float)
+    return bool(np.allclose(found, expected, rtol=1e-5, atol=1e-6 * np.max(np.abs(expected), initial=0)))
 
 
-def cause_of_ratio(found: np.ndarray, expected: np.ndarray, x: np.ndarray, name: str) -> str:
-    """The usual cause of a quantity that is wrong by one factor in every entry; "" without a factor."""
+def explain_ratio(found: np.ndarray, expected: np.ndarray, x: np.ndarray, name: str) -> str:
+    """A sentence about the factor by which `name` is wrong in every entry; "" without a factor."""
     found, expected = np.ravel(found).astype(float), np.ravel(expected).astype(float)
     size = np.sum(expected * expected)
-    if not np.all(np.isfinite(found)) or size == 0:
+    if size == 0 or not np.all(np.isfinite(found)):
         return ""
     ratio = np.sum(found * expected) / size
-    if not np.allclose(found, ratio * expected, rtol=1e-5, atol=1e-7 * size**0.5):
+    if not close(found, ratio * expected) or abs(ratio - 1) < 1e-4:
         return ""
     if abs(ratio) < 1e-6:
-        return f"It is 0: {name} was left out."
+        return f"{name} is 0."
     if abs(ratio + 1) < 1e-6:
-        return f"The sign of {name} is wrong{'; it is that of the inverse map' * (name == 'log_det')}."
+        return f"{name} has the wrong sign{'; it is that of the inverse map' * (name == 'log_det')}."
+    height, width = x.shape[1:3] if x.ndim == 4 else (1, 1)
     for factor, symbol, advice in (
-            (pixels(x), "h*w", "each of the h*w pixels counts once"),
-            (len(x), "B", "a layer neither sums nor averages over the batch, the loss does")):
+            (pixels(x), "h*w", ": each of the h*w pixels counts once"),
+            (len(x), "B", ": a layer neither sums nor averages over the batch, the loss does"),
+            (width / height, "w/h", "")):
         for quotient, direction in (ratio * factor, "small"), (ratio / factor, "large"):
-            if factor > 1 and abs(quotient - 1) < 1e-6:
-                return f"It is too {direction} by a factor {symbol} = {factor}: {advice}."
-    return f"It is wrong by a factor {ratio:.6g} in every entry."
+            if abs(quotient - 1) < 1e-5:
+                return f"{name} is too {direction} by a factor {symbol} = {factor:.6g}{advice}."
+    return f"{name} is wrong by a factor {ratio:.6g} in every entry."
 
 
-def cause_of_gradient(parts: dict[str, tuple[np.ndarray, np.ndarray]], x: np.ndarray) -> str:
-    """The usual cause of a wrong gradient. backward is linear in dy and dlog_det.
+def explain_log_det(layer: Bijection, x: np.ndarray, found: np.ndarray, expected: np.ndarray) -> str:
+    """What a wrong log_det, (B,), is instead."""
+    for name, value in ("sum", expected.sum()), ("mean", expected.mean()):
+        if len(x) > 1 and close(found, value) and not close(expected, value):
+            return f"It is the {name} over the batch: log_det has one number per sample."
+    sentence = explain_ratio(found, expected, x, "log_det") or _explain_terms(layer, x, found, expected)
+    if sentence:
+        return sentence
+    try:
+        undone = close(layer.inverse(layer.forward(x)[0])[0], x)
+    except (ValueError, ArithmeticError):
+        return ""
+    return ("inverse undoes forward: look at log_det." if undone else
+            "inverse does not undo forward, either: look at forward first.")
 
-    parts: "dy" and "dlog_det" -> (found, expected) along several directions, with the other cotangent 0.
+
+def _explain_terms(layer: Bijection, x: np.ndarray, found: np.ndarray, expected: np.ndarray) -> str:
+    """Whether log_det has only some of its terms, such as those of one half or of one pixel."""
+    # For a triangular Jacobian each entry's log|dy_i/dx_i| is one term of log_det.
+    jacobians = [numerical_jacobian(layer.forward, sample) for sample in x]
+    diagonals = np.array([np.log(np.abs(np.diag(jacobian))) for jacobian in jacobians]).reshape(x.shape)
+    if not close(diagonals.reshape(len(x), -1).sum(axis=1), expected):
+        return ""
+    for axis, label in list(enumerate(_axes(x)))[1:]:
+        for index in range(x.shape[axis]) if x.shape[axis] > 1 else ():
+            term = diagonals.take(index, axis).reshape(len(x), -1).sum(axis=1)
+            if not close(expected - term, expected):
+                if close(found, expected - term):
+                    return f"The terms of {label} {index} are missing."
+                if close(found, term):
+                    return f"It has the terms of {label} {index} only."
+    return ""
+
+
+def explain_inverse(layer: Bijection, x: np.ndarray, found: np.ndarray,
+                    log_det_holds: bool | None) -> str:
+    """What inverse(forward(x)) is instead of x. Raises NotSmooth.
+
+    log_det_holds: whether log_det is that of forward; None if unknown.
     """
-    sentences = []
-    scale = np.max(np.abs(list(parts.values())))
-    for name, (found, expected) in parts.items():
-        if not np.allclose(found, expected, rtol=1e-5, atol=1e-7 * scale):
-            sentences.append(f"The part from {name} is wrong. " + (
-                cause_of_ratio(found, expected, x, f"the part from {name}")
-                or "It has no fixed ratio to the expected gradient: often a transpose (W for W^T, W^-1 "
-                "for W^-T), swapped halves, a missing term, or a stale cache."))
-    return " ".join(sentences) or "Each part is right, but their sum is wrong: is backward linear?"
+    y = layer.forward(x)[0]
+    if x.shape[-1] % 2 == 0 and (
+            close(_swapped(found), x) or close(layer.inverse(_swapped(y))[0], x)):
+        return "inverse undoes forward up to a swap of the halves."
+    if close(found, layer.forward(y)[0]):
+        return "inverse computes the same map as forward."
+    jacobians = [numerical_jacobian(layer.forward, sample) for sample in x]
+    inverses = [numerical_jacobian(layer.inverse, sample) for sample in y]
+    if all(close(inverse, np.linalg.inv(jacobian).T) and not close(jacobian, jacobian.T)
+           for inverse, jacobian in zip(inverses, jacobians)):
+        return ("The Jacobian of inverse is J^-T, with J that of forward, where it must be J^-1: one of "
+                "the two multiplies by a transpose.")
+    right = np.array([close(found[..., c], x[..., c]) for c in range(x.shape[-1])])
+    sentences = ([f"Only {_indices('channel', ~right)} not undone."]
+                 if right.any() and not right.all() else [])
+    scale, back = (np.ravel([np.diag(jacobian) for jacobian in kind]) for kind in (jacobians, inverses))
+    wrong = (np.abs(scale * back - 1) > 1e-8) & (back != 0)
+    scale, back = scale[wrong], back[wrong]
+    if scale.size > 1 and close(back, scale):
+        sentences.append("Where it is wrong, inverse has the derivative of forward, of which it must "
+                         "have the reciprocal: it multiplies where it must divide, or the other way.")
+    elif scale.size > 1 and np.ptp(1 / back - scale) < 0.1 * abs(np.mean(1 / back - scale)):
+        sentences.append("The scale that inverse divides by differs from forward's by a constant "
+                         f"{np.mean(1 / back - scale):.1e}, such as an epsilon.")
+    if log_det_holds is not None:
+        sentences.append("log_det agrees with forward." if log_det_holds else
+                         "log_det disagrees with forward, too: look at forward first.")
+    return " ".join(sentences)
 
 
-def cause_of_inverse(found: np.ndarray, expected: np.ndarray) -> str:
-    """The usual cause of a wrong inverse."""
-    swapped = np.roll(found, found.shape[-1] // 2, axis=-1)
-    if found.shape[-1] % 2 == 0 and np.allclose(swapped, expected, atol=1e-6):
-        return "The halves are swapped."
-    error = float(np.max(np.abs(found - expected)))
-    if error < 1e-2:
-        return (f"The largest error is {error:.1e}: small errors come from an epsilon in a divisor, "
-                "from a scale near 0, or from a constant in another precision.")
-    same = np.isclose(found, expected, rtol=1e-6, atol=1e-6).all(axis=tuple(range(found.ndim - 1)))
-    if same.any():
-        wrong = np.flatnonzero(~same).tolist()
-        return f"Channels {wrong} are wrong, the others are right: is each step undone?"
-    return "Does the inverse undo the steps in reverse order, each by its own inverse?"
+def _swapped(x: np.ndarray) -> np.ndarray:
+    return np.roll(x, x.shape[-1] // 2, axis=-1)
+
+
+def explain_gradient(parts: dict[str, tuple[np.ndarray, np.ndarray]], name: str, x: np.ndarray,
+                     ) -> Iterator[str]:
+    """What is wrong with a gradient. backward is linear in dy and dlog_det.
+
+    parts: "dy" and "dlog_det" -> (found, expected) with the other cotangent 0, of the gradient's shape.
+    """
+    scale = max(np.max(np.abs(expected)) for _, expected in parts.values())
+    any_wrong = False
+    for part, (found, expected) in parts.items():
+        wrong = np.abs(found - expected) > 1e-5 * np.abs(expected) + 1e-6 * scale
+        if not wrong.any():
+            continue
+        any_wrong = True
+        ratio = explain_ratio(found, expected, x, f"The part from {part}")
+        yield ratio or f"The part from {part} is wrong."
+        if not np.any(expected):
+            yield f"forward does not depend on {name}."
+        elif found.size > 1 and close(found, np.full(found.shape, expected.sum())):
+            yield "Each entry is the sum of all expected entries."
+        elif found.ndim > 1 and found.shape[-1] == found.shape[-2] and close(
+                found, np.swapaxes(expected, -1, -2)) and name != "x":
+            yield "It is the transpose of the expected gradient."
+        labels = _axes(x) if name == "x" else [f"entry of axis {axis}" for axis in range(wrong.ndim)]
+        for axis, label in enumerate(labels):
+            others = tuple(other for other in range(wrong.ndim) if other != axis)
+            at = wrong.any(axis=others)
+            if not at.all():
+                yield f"Only {_indices(label, at)} wrong."
+    if not any_wrong:
+        yield "Each part is right, but their sum is wrong: backward is not linear in dy and dlog_det."
+
+
+def _axes(x: np.ndarray) -> list[str]:
+    """The names of a batch's axes."""
+    inner = {3: ["pixel"], 4: ["row", "column"]}.get(x.ndim)
+    return ["sample", *(inner or [f"entry of axis {axis}" for axis in range(1, x.ndim - 1)]), "channel"]
+
+
+def _indices(label: str, chosen: np.ndarray) -> str:
+    """Such as "channels 0, 2 are" for the indices that are True."""
+    indices = np.flatnonzero(chosen)
+    name, *rest = label.split(" ", 1)
+    plural = {"entry": "entries"}.get(name, name + "s") if len(indices) > 1 else name
+    return " ".join([plural, ", ".join(map(str, indices)), *rest, "are" if len(indices) > 1 else "is"])
 
 
 def _show(value: object) -> str:
     if isinstance(value, np.ndarray):
-        return np.array2string(np.ravel(value)[:6], precision=6) + "..." * (value.size > 6)
+        shown = np.array2string(np.ravel(value)[:6], precision=6, max_line_width=1000)
+        return shown + "..." * (value.size > 6)
     return f"{value:.9g}" if isinstance(value, (float, np.floating)) else str(value)

@@ -7,22 +7,24 @@ import numpy as np
 
 # A shorter step has larger rounding errors; a longer one meets more of the ReLUs' kinks.
 STEP = 3e-5
+SHORTER = 0.1  # the second try, where the map is strongly curved or a kink is near
+SMOOTH = 1e-6  # the largest error of a derivative that is compared, relative to the largest derivative
 
 
 class NotSmooth(ArithmeticError):
     """Finite differences with two step sizes disagree: a kink or a jump lies within a step."""
 
 
-def directional_derivative(f: Callable[[np.ndarray], Any], x: np.ndarray, v: np.ndarray,
-                           step: float = STEP) -> Any:
-    """The derivative of f at x along v, d/dt f(x + t v) at t = 0; f returns a number or an array.
+def estimate_derivative(f: Callable[[np.ndarray], Any], x: np.ndarray, v: np.ndarray,
+                        step: float = STEP) -> tuple[Any, Any, Any]:
+    """d/dt f(x + t v) at t = 0, a bound on its error, and whether f is smooth, each of f's shape.
 
         wide = (f(x + s v) - f(x - s v)) / 2s        narrow: the same with s/2
         derivative = (4 narrow - wide) / 3           Richardson: the error is of order s^4
 
-    Use float64: the rounding of float32 exceeds the differences. Raises NotSmooth where a ReLU's kink
-    or a jump lies within a step. A kink at x itself leaves wide and narrow equal; it shows in the
-    bends (f(x + s v) - 2 f(x) + f(x - s v)) / s, which halve with s where f is smooth.
+    A kink or a jump within the step shows in |wide - narrow|. A kink at x itself leaves the two equal;
+    it shows in the bends (f(x + s v) - 2 f(x) + f(x - s v)) / s, which halve with s where f is smooth.
+    The error's bound is the sum of both gaps and of the rounding of f. Use float64.
     """
     half = step / 2
     middle, ahead, behind = f(x), f(x + step * v), f(x - step * v)
@@ -30,11 +32,25 @@ def directional_derivative(f: Callable[[np.ndarray], Any], x: np.ndarray, v: np.
     wide, narrow = (ahead - behind) / (2 * step), (half_ahead - half_behind) / step
     bend = (ahead - 2 * middle + behind) / step
     half_bend = (half_ahead - 2 * middle + half_behind) / half
-    gap = float(max(np.max(np.abs(wide - narrow)), np.max(np.abs(bend - 2 * half_bend))))
-    # Not `>`, so that NaN raises. The second term is the rounding of the differences.
-    if not gap <= 1e-7 * np.max(np.abs(wide)) + 1e-9 * (1 + np.max(np.abs(middle))):
-        raise NotSmooth(f"finite differences with steps {step:g} and {half:g} differ by {gap:.2g}")
-    return (4 * narrow - wide) / 3
+    gap = np.abs(wide - narrow) + np.abs(bend - 2 * half_bend)
+    rounding = 4 * np.finfo(np.float64).eps * (1 + np.max(np.abs(middle))) / step
+    smooth = gap <= SMOOTH * np.max(np.abs(wide)) + 10 * rounding  # False for NaN
+    return (4 * narrow - wide) / 3, gap + rounding, smooth
+
+
+def directional_derivative(f: Callable[[np.ndarray], Any], x: np.ndarray, v: np.ndarray,
+                           step: float = STEP) -> Any:
+    """The derivative of f at x along v, d/dt f(x + t v) at t = 0; f returns a number or an array.
+
+    Central differences with Richardson's extrapolation; a tenth of the step is tried where f is not
+    smooth. Raises NotSmooth where a ReLU's kink or a jump lies within that step, too.
+    """
+    for tried in step, step * SHORTER:
+        value, error, smooth = estimate_derivative(f, x, v, tried)
+        if np.all(smooth):
+            return value
+    raise NotSmooth(f"finite differences with steps {tried:g} and {tried / 2:g} differ by "
+                    f"{np.max(error):.2g}")
 
 
 def numerical_jacobian(forward: Callable[[np.ndarray], Any], x: np.ndarray,
@@ -44,13 +60,35 @@ def numerical_jacobian(forward: Callable[[np.ndarray], Any], x: np.ndarray,
     forward: (B, *x.shape) -> y, (B, ...), or a tuple that begins with y. Entry [i, j] is dy_i/dx_j, in C
     order. forward is called five times on batches of D_in samples. Raises NotSmooth.
     """
+    return directional_derivative(*_columns(forward, x), step).reshape(x.size, -1).T
+
+
+def _columns(forward: Callable[[np.ndarray], Any], x: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The arguments f, x, v of directional_derivative for the Jacobian's columns."""
 
     def y(points: np.ndarray) -> np.ndarray:
         result = forward(points)
         return result[0] if isinstance(result, tuple) else result
 
-    units = np.eye(x.size, dtype=x.dtype).reshape(-1, *x.shape)
-    return directional_derivative(y, x[None], units, step).reshape(x.size, -1).T
+    return y, x[None], np.eye(x.size, dtype=x.dtype).reshape(-1, *x.shape)
+
+
+def numerical_log_det(forward: Callable[[np.ndarray], Any], x: np.ndarray) -> tuple[float, float]:
+    """log|det| of the Jacobian at one sample x, and a bound on its error. Raises NotSmooth.
+
+    An error E of the Jacobian J changes log|det J| by trace(J^-1 E), so the bound is the sum of
+    |J^-1| * |E|^T over all entries: it grows with the dimension and with J's condition number.
+    """
+    arguments = _columns(forward, x)
+    for step in STEP, STEP * SHORTER:
+        value, error, smooth = estimate_derivative(*arguments, step)
+        transposed, error = (part.reshape(x.size, -1) for part in (value, error))
+        if np.all(smooth):
+            log_det = float(np.linalg.slogdet(transposed)[1])
+            if np.isneginf(log_det):
+                return log_det, 0.0
+            return log_det, float(np.sum(np.abs(np.linalg.inv(transposed)) * error.T))
+    raise NotSmooth(f"a kink or a jump lies within a step of {step:g}")
 
 
 def taylor_slope(f: Callable[[np.ndarray], float], x: np.ndarray, v: np.ndarray,

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from minglow.bijection import Bijection
+from minglow.bijection import Bijection, Module
 from minglow.params import parameters
-from minglow.testing.examples import Seed, examples, finite_forward
-from minglow.testing.explain import PropertyFailed, describe
-from minglow.testing.gradients import cotangents
+from minglow.testing.examples import Seed, examples, finite_forward, perturbed
+from minglow.testing.explain import PropertyFailed, describe, explain_ratio
+from minglow.testing.gradients import cotangents, gradients
 
 
 def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
@@ -17,19 +17,21 @@ def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -
     for candidate, batch in examples(layer, x, rng):
         saved, owned = copy.deepcopy(_saved(candidate)), _owned(candidate)
         y, log_det, cache = finite_forward(candidate, batch.copy())
-        calls = {"forward": (batch,), "inverse": (y,), "backward": (*cotangents(y, log_det, rng), cache)}
+        dy, dlog_det = cotangents(y, log_det, rng)
+        calls = {"forward": {"x": batch}, "inverse": {"y": y},
+                 "backward": {"dy": dy, "dlog_det": dlog_det, "cache": cache}}
         for name, arguments in calls.items():
-            given = _arrays(arguments)
-            copies = copy.deepcopy(given)
-            getattr(candidate, name)(*arguments)
+            before = copy.deepcopy({key: _arrays(value) for key, value in arguments.items()})
+            getattr(candidate, name)(*arguments.values())
             where = f"{name}, {describe(batch)}"
-            pairs = [("argument", *pair) for pair in zip(copies, given)]
-            pairs += [("parameter", *pair) for pair in zip(saved, _saved(candidate))]
-            for kind, before, after in pairs:
-                if not np.array_equal(before, after, equal_nan=True):
-                    raise PropertyFailed("purity", where, after, before,
-                                         f"{name} wrote to its {kind}: copy before writing in place, "
-                                         "and set data-dependent parameters only in initialize.")
+            pairs = [(f"its argument {key}", *pair) for key, arrays in before.items()
+                     for pair in zip(arrays, _arrays(arguments[key]))]
+            pairs += [(path, saved[path], value) for path, value in _saved(candidate).items()]
+            for label, old, new in pairs:
+                if not np.array_equal(old, new, equal_nan=True):
+                    raise PropertyFailed("purity", where, new, old, f"{name} wrote to {label} in place"
+                                         + (": only initialize sets parameters." if label in saved else
+                                            ": it must write to a copy."))
             for key, array in _owned(candidate).items():
                 if array is not owned[key]:
                     raise PropertyFailed("purity", where, f"{key} rebound", "the same array", "Write "
@@ -49,16 +51,68 @@ def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -
 
 
 def check_samples(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
-    """A sample's y and log_det depend neither on the other samples of its batch nor on its index."""
+    """A sample's y, log_det and dx depend neither on the rest of its batch nor on its index."""
     for candidate, batch in examples(layer, x, rng):
-        y, log_det, _ = finite_forward(candidate, batch)
-        for label, chosen in ("in reverse order", slice(None, None, -1)), ("one sample", slice(0, 1)):
-            parts = candidate.forward(batch[chosen])
-            for name, complete, part in zip(("y", "log_det"), (y, log_det), parts):
-                if not np.allclose(part, complete[chosen], rtol=1e-11, atol=1e-11):
+        y, log_det, cache = finite_forward(candidate, batch)
+        dy, dlog_det = cotangents(y, log_det, rng)
+        complete = {"y": y, "log_det": log_det, "dx": candidate.backward(dy, dlog_det, cache)}
+        for label, chosen in ("one sample", slice(0, 1)), ("in reverse order", slice(None, None, -1)):
+            y, log_det, cache = finite_forward(candidate, batch[chosen])
+            dx = candidate.backward(dy[chosen], dlog_det[chosen], cache)
+            for name, part in {"y": y, "log_det": log_det, "dx": dx}.items():
+                found = complete[name][chosen]
+                if not _agree(found, part, 1e-11):
                     where = f"{name}, {label}, {describe(batch)}"
-                    raise PropertyFailed("independence of samples", where, part, complete[chosen],
-                                         "It depends on another sample, or on a batch statistic.")
+                    ratio = explain_ratio(found, part, batch, name) if len(part) == 1 else ""
+                    raise PropertyFailed("independence of samples", where, found, part,
+                                         ratio or "It depends on the rest of the batch.")
+
+
+def check_updates(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
+    """Parameters that are changed in place, as training does, count in every method from then on.
+
+    A layer that was called and then changed gives the results of a copy that was never called. Besides,
+    inverse's x depends on a parameter exactly if forward's y does, and log_det only if y does.
+    """
+    for candidate, batch in examples(layer, x, rng):
+        fresh = copy.deepcopy(candidate)
+        y, log_det, _ = finite_forward(candidate, batch)
+        parts = cotangents(y, log_det, rng)
+        results = _results(candidate, batch, y, parts)
+        changed = perturbed(fresh, rng, 1e-3)
+        for (path, owner, name), (_, other, _) in zip(parameters(candidate), parameters(changed)):
+            owner.params[name][...] = other.params[name]
+            after = _results(candidate, batch, y, parts)
+            depends = {key: not np.array_equal(after[key], results[key])
+                       for key in ("forward's y", "inverse's x", "forward's log_det")}
+            on_y, on_x, on_log_det = depends.values()
+            if on_y != on_x or (on_log_det and not on_y):
+                yes, no = (" and ".join(key for key in depends if depends[key] == value)
+                           for value in (True, False))
+                raise PropertyFailed("an update of the parameters", f"{path}, {describe(batch)}",
+                                     f"a change of {yes} only", f"one of {no}, too")
+            results = after
+        expected = _results(changed, batch, y, parts)
+        for name, found in results.items():
+            if not _agree(found, expected[name], 1e-9):
+                raise PropertyFailed("an update of the parameters", f"{name}, {describe(batch)}", found,
+                                     expected[name], "A copy that has the same parameters and was never "
+                                     "called gives the expected value: the layer remembers an old one.")
+
+
+def _agree(found: np.ndarray, expected: np.ndarray, tolerance: float) -> bool:
+    """Whether two arrays are equal, NaN included, relative to the largest value or to 1."""
+    scale = 1 + np.max(np.abs(expected), initial=0, where=np.isfinite(expected))
+    return np.allclose(found, expected, rtol=0, atol=tolerance * scale, equal_nan=True)
+
+
+def _results(layer: Bijection, x: np.ndarray, y: np.ndarray,
+             parts: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+    """What every method returns; inverse is called first, since forward may refresh a memo."""
+    back = layer.inverse(y)[0]
+    new_y, log_det, cache = layer.forward(x)
+    found = {f"backward's {name}": value for name, value in gradients(layer, cache, *parts).items()}
+    return {"forward's y": new_y, "forward's log_det": log_det, "inverse's x": back, **found}
 
 
 def _owned(layer: Bijection) -> dict[str, np.ndarray]:
@@ -67,15 +121,26 @@ def _owned(layer: Bijection) -> dict[str, np.ndarray]:
             for kind, arrays in (("parameter", owner.params), ("gradient", owner.grads))}
 
 
-def _saved(layer: Bijection) -> list[np.ndarray]:
-    """Every array that a checkpoint of the layer holds."""
-    return [value for _, part in layer.walk()
-            for arrays in (part.params, part.constants) for value in arrays.values()]
+def _saved(layer: Bijection) -> dict[str, np.ndarray]:
+    """Every array that a checkpoint of the layer holds, by kind and path."""
+    return {f"{kind} {path}.{name}".replace(" .", " "): value for path, part in layer.walk()
+            for kind, arrays in (("parameter", part.params), ("constant", part.constants))
+            for name, value in arrays.items()}
 
 
-def _arrays(value: Any) -> list[np.ndarray]:
-    """Every array in nested tuples and lists."""
+def _arrays(value: Any, seen: set[int] | None = None) -> list[np.ndarray]:
+    """Every array in a cache: in tuples, lists, dictionaries, and the attributes of objects."""
+    seen = set() if seen is None else seen
+    if id(value) in seen or isinstance(value, Module):
+        return []
+    seen.add(id(value))
     if isinstance(value, np.ndarray):
         return [value]
-    parts = value if isinstance(value, (tuple, list)) else ()
-    return [array for part in parts for array in _arrays(part)]
+    if isinstance(value, dict):
+        parts = list(value.values())
+    elif isinstance(value, (tuple, list)):
+        parts = list(value)
+    else:
+        slots = (getattr(value, name, None) for name in getattr(type(value), "__slots__", ()))
+        parts = [*getattr(value, "__dict__", {}).values(), *slots]
+    return [array for part in parts for array in _arrays(part, seen)]
