@@ -580,14 +580,14 @@ axes[1].set(xlabel="u", ylabel="slope")
 axes[0].legend()
 axes[1].legend(loc="lower right", bbox_to_anchor=(1, 0.05))
 try:
-    directional_derivative(lambda point: relu.forward(point)[0].sum(), np.array([[1e-6]]), np.ones((1, 1)))
+    directional_derivative(lambda point: relu.forward(point)[0].sum(), np.array([[1e-7]]), np.ones((1, 1)))
 except NotSmooth as error:
     print("NotSmooth:", error)
 
 # %% [markdown]
 # *What to see:* near the kink a difference gives any number between 0 and 1, and the right backward looks
 # wrong. Short steps make it rare, and comparing two steps makes it visible: minglow's
-# `directional_derivative` then raises `NotSmooth`, and `check_backward` tries a shorter step. At $u = 0$
+# `directional_derivative` then tries shorter steps, and raises `NotSmooth` if the shortest meets the kink, too. At $u = 0$
 # itself minglow takes the slope 0; any slope from 0 to 1 would do, since inputs hardly ever hit it exactly.
 
 # %% [markdown]

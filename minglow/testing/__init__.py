@@ -19,10 +19,10 @@ from minglow.bijection import Bijection
 from minglow.testing.checks import check_backends, check_initialize, check_precision, check_returns
 from minglow.testing.examples import examples, perturbed
 from minglow.testing.explain import PropertyFailed
-from minglow.testing.gradients import check_backward, check_cache
+from minglow.testing.gradients import check_backward
 from minglow.testing.invertibility import check_inverse, check_log_det
 from minglow.testing.numerical import NotSmooth, directional_derivative, numerical_jacobian, taylor_slope
-from minglow.testing.purity import check_purity, check_samples, check_updates
+from minglow.testing.purity import check_cache, check_purity, check_samples, check_updates
 
 __all__ = [
     "NotSmooth", "PropertyFailed", "check_backends", "check_backward", "check_cache", "check_initialize",

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-# A shorter step has larger rounding errors; a longer one meets more of the ReLUs' kinks.
-STEP = 3e-5
-SHORTER = 0.1  # the second try, where the map is strongly curved or a kink is near
+# A shorter step has larger rounding errors; a longer one meets more kinks of ReLUs. The shorter ones
+# are tried where the map is strongly curved or a kink is near.
+STEPS = 3e-5, 3e-6, 3e-7
 SMOOTH = 1e-6  # the largest error of a derivative that is compared, relative to the largest derivative
 
 
@@ -16,7 +16,7 @@ class NotSmooth(ArithmeticError):
 
 
 def estimate_derivative(f: Callable[[np.ndarray], Any], x: np.ndarray, v: np.ndarray,
-                        step: float = STEP) -> tuple[Any, Any, Any]:
+                        step: float) -> tuple[Any, Any, Any]:
     """d/dt f(x + t v) at t = 0, a bound on its error, and whether f is smooth, each of f's shape.
 
         wide = (f(x + s v) - f(x - s v)) / 2s        narrow: the same with s/2
@@ -39,28 +39,28 @@ def estimate_derivative(f: Callable[[np.ndarray], Any], x: np.ndarray, v: np.nda
 
 
 def directional_derivative(f: Callable[[np.ndarray], Any], x: np.ndarray, v: np.ndarray,
-                           step: float = STEP) -> Any:
+                           steps: tuple[float, ...] = STEPS) -> Any:
     """The derivative of f at x along v, d/dt f(x + t v) at t = 0; f returns a number or an array.
 
-    Central differences with Richardson's extrapolation; a tenth of the step is tried where f is not
-    smooth. Raises NotSmooth where a ReLU's kink or a jump lies within that step, too.
+    Central differences with Richardson's extrapolation and the first of the steps within which f is
+    smooth. Raises NotSmooth where a ReLU's kink or a jump lies within the shortest step, too.
     """
-    for tried in step, step * SHORTER:
-        value, error, smooth = estimate_derivative(f, x, v, tried)
+    for step in steps:
+        value, error, smooth = estimate_derivative(f, x, v, step)
         if np.all(smooth):
             return value
-    raise NotSmooth(f"finite differences with steps {tried:g} and {tried / 2:g} differ by "
+    raise NotSmooth(f"finite differences with steps {step:g} and {step / 2:g} differ by "
                     f"{np.max(error):.2g}")
 
 
 def numerical_jacobian(forward: Callable[[np.ndarray], Any], x: np.ndarray,
-                       step: float = STEP) -> np.ndarray:
+                       steps: tuple[float, ...] = STEPS) -> np.ndarray:
     """The Jacobian (D_out, D_in) at one sample x of a function of batches, such as layer.forward.
 
     forward: (B, *x.shape) -> y, (B, ...), or a tuple that begins with y. Entry [i, j] is dy_i/dx_j, in C
     order. forward is called five times on batches of D_in samples. Raises NotSmooth.
     """
-    return directional_derivative(*_columns(forward, x), step).reshape(x.size, -1).T
+    return directional_derivative(*_columns(forward, x), steps).reshape(x.size, -1).T
 
 
 def _columns(forward: Callable[[np.ndarray], Any], x: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -80,7 +80,7 @@ def numerical_log_det(forward: Callable[[np.ndarray], Any], x: np.ndarray) -> tu
     |J^-1| * |E|^T over all entries: it grows with the dimension and with J's condition number.
     """
     arguments = _columns(forward, x)
-    for step in STEP, STEP * SHORTER:
+    for step in STEPS:
         value, error, smooth = estimate_derivative(*arguments, step)
         transposed, error = (part.reshape(x.size, -1) for part in (value, error))
         if np.all(smooth):

@@ -1,4 +1,4 @@
-"""Purity of a layer: it modifies no argument, keeps no state and mixes no samples."""
+"""Purity: a layer modifies no argument, mixes no samples, and keeps no state outside its cache."""
 
 import copy
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from minglow.bijection import Bijection, Module
 from minglow.params import parameters
-from minglow.testing.examples import Seed, examples, finite_forward, perturbed
+from minglow.testing.examples import Seed, examples, finite_forward, has_method, perturbed
 from minglow.testing.explain import PropertyFailed, describe, explain_ratio
 from minglow.testing.gradients import cotangents, gradients
 
@@ -15,21 +15,20 @@ from minglow.testing.gradients import cotangents, gradients
 def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
     """Arguments stay unchanged, parameters change only in initialize, and equal calls repeat results."""
     for candidate, batch in examples(layer, x, rng):
-        saved, owned = copy.deepcopy(_saved(candidate)), _owned(candidate)
+        saved, owned = _saved(candidate), _owned(candidate)
+        before = [(label, value, value.copy()) for label, value in saved.items()]
         y, log_det, cache = finite_forward(candidate, batch.copy())
         dy, dlog_det = cotangents(y, log_det, rng)
         calls = {"forward": {"x": batch}, "inverse": {"y": y},
                  "backward": {"dy": dy, "dlog_det": dlog_det, "cache": cache}}
         for name, arguments in calls.items():
-            before = copy.deepcopy({key: _arrays(value) for key, value in arguments.items()})
+            given = [(f"its argument {key}", value, value.copy())
+                     for key, argument in arguments.items() for value in _arrays(argument)]
             getattr(candidate, name)(*arguments.values())
             where = f"{name}, {describe(batch)}"
-            pairs = [(f"its argument {key}", *pair) for key, arrays in before.items()
-                     for pair in zip(arrays, _arrays(arguments[key]))]
-            pairs += [(path, saved[path], value) for path, value in _saved(candidate).items()]
-            for label, old, new in pairs:
-                if not np.array_equal(old, new, equal_nan=True):
-                    raise PropertyFailed("purity", where, new, old, f"{name} wrote to {label} in place"
+            for label, value, old in before + given:
+                if not np.array_equal(value, old, equal_nan=True):
+                    raise PropertyFailed("purity", where, value, old, f"{name} wrote to {label} in place"
                                          + (": only initialize sets parameters." if label in saved else
                                             ": it must write to a copy."))
             for key, array in _owned(candidate).items():
@@ -51,15 +50,23 @@ def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -
 
 
 def check_samples(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
-    """A sample's y, log_det and dx depend neither on the rest of its batch nor on its index."""
+    """A sample's y, log_det and dx depend neither on the rest of its batch nor on its index.
+
+    dx is left out for a layer without backward.
+    """
     for candidate, batch in examples(layer, x, rng):
         y, log_det, cache = finite_forward(candidate, batch)
         dy, dlog_det = cotangents(y, log_det, rng)
-        complete = {"y": y, "log_det": log_det, "dx": candidate.backward(dy, dlog_det, cache)}
+        differentiable = has_method(candidate, "backward")
+        complete = {"y": y, "log_det": log_det}
+        if differentiable:
+            complete["dx"] = candidate.backward(dy, dlog_det, cache)
         for label, chosen in ("one sample", slice(0, 1)), ("in reverse order", slice(None, None, -1)):
             y, log_det, cache = finite_forward(candidate, batch[chosen])
-            dx = candidate.backward(dy[chosen], dlog_det[chosen], cache)
-            for name, part in {"y": y, "log_det": log_det, "dx": dx}.items():
+            parts = {"y": y, "log_det": log_det}
+            if differentiable:
+                parts["dx"] = candidate.backward(dy[chosen], dlog_det[chosen], cache)
+            for name, part in parts.items():
                 found = complete[name][chosen]
                 if not _agree(found, part, 1e-11):
                     where = f"{name}, {label}, {describe(batch)}"
@@ -68,23 +75,57 @@ def check_samples(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
                                          ratio or "It depends on the rest of the batch.")
 
 
+def check_cache(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
+    """The cache from inverse(y) gives the same gradients as the cache from forward(x).
+
+    Within 1e-9 in float64 and 1e-3 in float32, relative to each gradient's largest entry plus a
+    thousandth of the largest entry of all gradients, since some gradients are 0. forward gets the x that
+    inverse returns, so that rounding does not count.
+    """
+    for dtype, tolerance in (np.float64, 1e-9), (np.float32, 1e-3):
+        for candidate, batch in examples(layer, x, rng, dtype):
+            y, log_det, cache = finite_forward(candidate, batch)
+            parts = cotangents(y, log_det, rng)
+            expected = gradients(candidate, cache, *parts)
+            cache = candidate.forward(batch)[2]
+            candidate.forward(batch[::-1])  # must not matter: backward may use only the cache
+            for name, gradient in gradients(candidate, cache, *parts).items():
+                if not np.array_equal(gradient, expected[name]):
+                    raise PropertyFailed("a complete cache", f"{name}, {describe(batch)}", gradient,
+                                         expected[name], "Another call of forward in between changed "
+                                         "it: the layer keeps state outside the cache.")
+            back, cache = candidate.inverse(y)
+            found = gradients(candidate, cache, *parts)
+            expected = gradients(candidate, candidate.forward(back)[2], *parts)
+            largest = max(np.abs(gradient).max(initial=0) for gradient in expected.values())
+            for name, gradient in expected.items():
+                scale = np.abs(gradient).max(initial=0) + 1e-3 * largest
+                if not np.allclose(found[name], gradient, rtol=0, atol=tolerance * scale):
+                    raise PropertyFailed("equal caches from inverse and forward",
+                                         f"{name}, {describe(batch)}", found[name], gradient,
+                                         "inverse must cache the intermediates of forward(x), and its "
+                                         "argument y is forward's output.")
+
+
 def check_updates(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
     """Parameters that are changed in place, as training does, count in every method from then on.
 
     A layer that was called and then changed gives the results of a copy that was never called. Besides,
-    inverse's x depends on a parameter exactly if forward's y does, and log_det only if y does.
+    inverse's x depends on a parameter exactly if forward's y does, and log_det only if y does. The
+    gradients are left out for a layer without backward.
     """
     for candidate, batch in examples(layer, x, rng):
         fresh = copy.deepcopy(candidate)
-        y, log_det, _ = finite_forward(candidate, batch)
+        y, log_det, cache = finite_forward(candidate, batch)
         parts = cotangents(y, log_det, rng)
-        results = _results(candidate, batch, y, parts)
+        if has_method(candidate, "backward"):
+            candidate.backward(*parts, cache)
+        results = _results(candidate, batch, y)
         changed = perturbed(fresh, rng, 1e-3)
         for (path, owner, name), (_, other, _) in zip(parameters(candidate), parameters(changed)):
             owner.params[name][...] = other.params[name]
-            after = _results(candidate, batch, y, parts)
-            depends = {key: not np.array_equal(after[key], results[key])
-                       for key in ("forward's y", "inverse's x", "forward's log_det")}
+            after = _results(candidate, batch, y)
+            depends = {key: not np.array_equal(after[key], results[key]) for key in results}
             on_y, on_x, on_log_det = depends.values()
             if on_y != on_x or (on_log_det and not on_y):
                 yes, no = (" and ".join(key for key in depends if depends[key] == value)
@@ -92,10 +133,14 @@ def check_updates(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
                 raise PropertyFailed("an update of the parameters", f"{path}, {describe(batch)}",
                                      f"a change of {yes} only", f"one of {no}, too")
             results = after
-        expected = _results(changed, batch, y, parts)
-        for name, found in results.items():
-            if not _agree(found, expected[name], 1e-9):
-                raise PropertyFailed("an update of the parameters", f"{name}, {describe(batch)}", found,
+        found, expected = _results(candidate, batch, y), _results(changed, batch, y)
+        for called, values in (candidate, found), (changed, expected):
+            if has_method(called, "backward"):
+                values |= {f"backward's {name}": gradient for name, gradient in gradients(
+                    called, called.forward(batch)[2], *parts).items()}
+        for name, value in found.items():
+            if not _agree(value, expected[name], 1e-9):
+                raise PropertyFailed("an update of the parameters", f"{name}, {describe(batch)}", value,
                                      expected[name], "A copy that has the same parameters and was never "
                                      "called gives the expected value: the layer remembers an old one.")
 
@@ -106,13 +151,11 @@ def _agree(found: np.ndarray, expected: np.ndarray, tolerance: float) -> bool:
     return np.allclose(found, expected, rtol=0, atol=tolerance * scale, equal_nan=True)
 
 
-def _results(layer: Bijection, x: np.ndarray, y: np.ndarray,
-             parts: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
-    """What every method returns; inverse is called first, since forward may refresh a memo."""
+def _results(layer: Bijection, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """inverse's x, and forward's y and log_det; forward comes last, since it may refresh a memo."""
     back = layer.inverse(y)[0]
-    new_y, log_det, cache = layer.forward(x)
-    found = {f"backward's {name}": value for name, value in gradients(layer, cache, *parts).items()}
-    return {"forward's y": new_y, "forward's log_det": log_det, "inverse's x": back, **found}
+    new_y, log_det, _ = layer.forward(x)
+    return {"forward's y": new_y, "inverse's x": back, "forward's log_det": log_det}
 
 
 def _owned(layer: Bijection) -> dict[str, np.ndarray]:
