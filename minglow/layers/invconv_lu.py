@@ -61,7 +61,7 @@ class InvConv1x1LU(InvConv1x1):
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
         """P L and U, both (C, C); their product is W."""
         lower, upper, log_s = self.params["lower"], self.params["upper"], self.params["log_s"]
-        unit_lower = np.tril(lower, -1) + np.eye(len(lower), dtype=lower.dtype, like=lower)
+        unit_lower = np.tril(lower, -1) + np.diag(np.ones_like(lower[0]))  # CuPy has no np.eye(like=)
         diagonal = self.constants["sign"] * np.exp(log_s)
         if on_host(diagonal) and not np.all(np.isfinite(diagonal) & (diagonal != 0)):
             raise SingularWeightError(f"{self}: its weight is singular, exp(log_s) = {np.abs(diagonal)}")

@@ -79,7 +79,7 @@ def _explain_inverse(layer: Bijection, x: np.ndarray, back: np.ndarray) -> str:
         log_det_holds = _compare_log_det(layer, x) or None
     except PropertyFailed:
         log_det_holds = False
-    with suppress(NotSmooth):
+    with suppress(ValueError, ArithmeticError):  # of the layer, at points that it does not accept
         return explain_inverse(layer, x, back, log_det_holds)
     return ""
 
