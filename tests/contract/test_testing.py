@@ -428,6 +428,12 @@ class OverwritesItsDataclass(OverwritesItsDictionary):
         return super().backward(dy, dlog_det, vars(cache))
 
 
+class AlmostRight(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return y, log_det * (1 + 1e-6), cache
+
+
 class Multiplies(mg.ActNorm):
     def inverse(self, y):
         return y * np.exp(self.params["log_scale"]) - self.params["shift"], y
@@ -435,6 +441,8 @@ class Multiplies(mg.ActNorm):
 
 NORMAL = np.random.default_rng(0).standard_normal((3, 4))
 WRONG += [
+    (AveragesTheGradient(), check_samples, "dx, one sample, .* too small by a factor B = 3"),
+    (AlmostRight(), check_log_det, r"\(largest difference [^)]*\)\. inverse undoes forward: look at log_det"),
     (WaveWithoutLogDet(), check_log_det, r"log_det is 0\.$"),
     (LeakyWithWrongSign(), check_log_det, "log_det has the wrong sign"),
     (Steps(), check_backward,
