@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from minglow.arrays import device
@@ -27,7 +26,7 @@ from minglow.kernels import loops, reference
 if TYPE_CHECKING:  # where editors and type checkers find the kernels; at run time `use` binds them
     from minglow.kernels.reference import *  # noqa: F403
 
-NAMES = tuple(name for name, value in vars(loops).items() if isinstance(value, FunctionType))
+NAMES = tuple(reference.__all__)
 for _name in NAMES:
     getattr(loops, _name).__doc__ = getattr(reference, _name).__doc__
 HOST = "numpy", "loops", "numba"  # those that run on the CPU
