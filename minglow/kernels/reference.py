@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["adam", "adamax", "couple", "couple_backward", "couple_inverse", "gather", "move_towards",
-           "scatter", "shift_scale", "shift_scale_backward", "shift_scale_relu", "shift_scale_relu_backward"]
+__all__ = [
+    "adam", "adamax", "couple", "couple_backward", "couple_inverse", "gather", "move_towards", "scatter",
+    "shift_scale", "shift_scale_backward", "shift_scale_relu", "shift_scale_relu_backward"]
 Arrays = tuple[np.ndarray, ...]
 
 
