@@ -129,10 +129,11 @@ def check_updates(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
             depends = {key: not np.array_equal(after[key], results[key]) for key in results}
             on_y, on_x, on_log_det = depends.values()
             if on_y != on_x or (on_log_det and not on_y and np.all(batch)):
-                yes, no = (" and ".join(key for key in depends if depends[key] == value)
-                           for value in (True, False))
+                changes = [key for key in depends if depends[key]]
+                missing = [key for key in ("forward's y", "inverse's x") if not depends[key]]
                 raise PropertyFailed("an update of the parameters", f"{path}, {describe(batch)}",
-                                     f"a change of {yes} only", f"one of {no}, too")
+                                     f"a change of {' and '.join(changes)} only",
+                                     f"one of {' and '.join(missing)}, too")
             results = after
         found, expected = _results(candidate, batch, y), _results(changed, batch, y)
         for called, values in (candidate, found), (changed, expected):
