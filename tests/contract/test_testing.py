@@ -485,6 +485,11 @@ def test_right_layers_pass_in_large_shapes(layer, shape):
     check_layer(perturbed(layer), rng.standard_normal(shape))
 
 
+@pytest.mark.parametrize("x", [[[1.0, 0.0]], [[0.0, 0.0]], [[0.0, 1.0], [1.0, 1.0]]])
+def test_a_right_layer_passes_where_y_does_not_depend_on_a_parameter(x):
+    check_layer(perturbed(mg.InvConv1x1LU(2, 0)), np.array(x))
+
+
 def test_an_ill_conditioned_layer_passes():
     layer = mg.InvConv1x1(4, 0, np.float64)
     left, _, right = np.linalg.svd(layer.params["weight"])
