@@ -124,6 +124,8 @@ def check_updates(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
         results = _results(candidate, batch, y)
         changed = perturbed(fresh, rng, 1e-3)
         for (path, owner, name), (_, other, _) in zip(parameters(candidate), parameters(changed)):
+            y = results["forward's y"]  # with the parameters that were changed before this one
+            results["inverse's x"] = candidate.inverse(y)[0]
             owner.params[name][...] = other.params[name]
             after = _results(candidate, batch, y)
             depends = {key: not _agree(after[key], results[key], 1e-11) for key in results}
