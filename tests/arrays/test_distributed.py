@@ -78,10 +78,10 @@ flow = mg.glow((8, 8, 1), levels=2, flow_steps=2, hidden=16, dtype=dtype, rng=0,
 dequantizer = None
 if kind == "variational":
     dequantizer = VariationalDequantizer((8, 8, 1), digits.bins, 8, rng=0, dtype=dtype)
-steps, values = 100 if kind == "uniform" else 20, []
+steps, values = 30 if kind == "uniform" else 10, []
 def record(progress):
     values.append(np.r_[progress[1:3], progress[3] or 0.0, flow.flat.value])
-train(flow, images, steps=steps, batch_size=16, evaluate_every=10, processes=processes,
+train(flow, images, steps=steps, batch_size=16, evaluate_every=5, processes=processes,
       micro_batches=parts, flip=True, shift=1, dequantizer=dequantizer, learning_rate=1e-3,
       classification_weight=0.1 if kind == "classes" else 0.0, on_step=record)
 if not processes.rank:
@@ -105,13 +105,13 @@ def trained(folder, count, dtype="float64", parts=1, kind="uniform"):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_two_processes_equal_one_with_two_micro_batches_to_the_last_bit(tmp_path, dtype):
     one, two = trained(tmp_path, 1, dtype, parts=2), trained(tmp_path, 2, dtype)
-    assert len(one) == 100
+    assert len(one) == 30
     np.testing.assert_array_equal(two[:, 3:], one[:, 3:])
     np.testing.assert_allclose(two[:, :3], one[:, :3], rtol=1e-6 if dtype == "float32" else 1e-12)
 
 
 @mpi
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["uniform", "classes", "variational"])
 def test_processes_equal_one_within_rounding_at_every_step(tmp_path, count, kind):
     """Parameters, bits of the batch and of the held-out images, and the norm of the gradient."""
@@ -165,9 +165,7 @@ def test_a_run_resumes_with_another_number_of_processes(tmp_path, before, after)
     """In float64, the result is that of an uninterrupted run up to rounding."""
     train_it = ["-m", "minglow", "train", *SMALL, "--dtype", "float64", "--learning-rate", "0.001"]
     assert finished(before, *train_it, "--steps", "20", "--name", "complete", cwd=tmp_path)[0] == 0
-    assert finished(before, *train_it, "--steps", "20", "--name", "cut", cwd=tmp_path)[0] == 0
-    at_ten = tmp_path / "runs/cut/last.npz"
-    halved(at_ten, tmp_path, before, train_it)
+    stop_at_ten(tmp_path, before, train_it)
     status, _, err = finished(after, "-m", "minglow", "train", "--resume", "runs/cut", cwd=tmp_path)
     assert status == 0, err
     complete, cut = (checkpoint.read(tmp_path / "runs" / name / "last.npz")
@@ -192,16 +190,15 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def halved(last, folder, count, train_it):
-    """Train the run anew, stopped by a signal to its first process after step 10."""
-    shutil.rmtree(last.parent)
+def stop_at_ten(folder, count, train_it):
+    """Train a run of 20 steps, stopped by a signal to its first process after step 10."""
     (folder / "stopped.py").write_text(STOPPED)
     command = ["stopped.py", *train_it[2:], "--steps", "20", "--name", "cut"]
     status, _, err = finished(count, *command, cwd=folder)
     assert status == 128 + signal.SIGTERM
     assert err.count("minglow train: interrupted after step 10") == 1
     assert err.count("minglow train --resume runs/cut  # resumes the run") == 1
-    assert checkpoint.read(last).facts["step"] == 10
+    assert checkpoint.read(folder / "runs/cut/last.npz").facts["step"] == 10
 
 
 @mpi
@@ -259,8 +256,9 @@ def test_a_failing_process_ends_all_and_leaves_an_intact_checkpoint(tmp_path, wh
     assert err.count("minglow train: ") == bool(message) and message in err, err
     saved = checkpoint.read(tmp_path / "runs/a/last.npz")
     assert saved.facts["step"] == 5 and np.isfinite(saved.arrays["flow.value"]).all()
-    assert finished(2, "-m", "minglow", "train", "--resume", "runs/a", cwd=tmp_path)[0] == 0
-    assert checkpoint.read(tmp_path / "runs/a/last.npz").facts["step"] == 20
+    if kind == "killed":
+        assert finished(2, "-m", "minglow", "train", "--resume", "runs/a", cwd=tmp_path)[0] == 0
+        assert checkpoint.read(tmp_path / "runs/a/last.npz").facts["step"] == 20
 
 
 @mpi

@@ -11,7 +11,7 @@ from minglow.testing import perturbed
 from minglow.testing.gradients import gradients
 from minglow.training.optimizers import Adam
 
-torch = pytest.importorskip("torch", reason="the mirror is written in PyTorch, which is not installed")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'minglow[bench]'")
 from torch_mirror import mirror, negative_log_likelihood, tensors_of  # noqa: E402
 
 TOLERANCE = [(np.float64, 1e-10), (np.float32, 1e-4)]

@@ -572,7 +572,8 @@ def test_half_of_the_images_are_mirrored():
 
 def needs(*packages):
     missing = [name for name in packages if find_spec(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} not installed")
+    reason = f"needs {', '.join(missing)}: pip install 'minglow[data]'"
+    return pytest.mark.skipif(bool(missing), reason=reason)
 
 
 @needs("mlxtend")

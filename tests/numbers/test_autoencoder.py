@@ -70,7 +70,7 @@ def test_gradients_accumulate_and_the_input_stays_unchanged(name):
 @both
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-11), (np.float32, 1e-4)])
 def test_loss_and_gradients_match_automatic_differentiation(name, dtype, tolerance):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'minglow[bench]'")
     from torch_mirror import mirror, tensors_of  # noqa: PLC0415  it imports torch
 
     model, x = build(name, 3, dtype), X.astype(dtype)
@@ -186,7 +186,7 @@ def test_bounds_rise_with_the_number_of_samples_up_to_log_p():
 
 def test_a_bound_is_the_logarithm_of_the_mean_ratio():
     """Compared with PyTorch's densities at the same samples."""
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'minglow[bench]'")
     model, normal = build("VAE", 2), torch.distributions.Normal
     rng = np.random.default_rng(5)
     h = torch.tensor(model.encoder.forward(X.reshape(B, -1))[0])

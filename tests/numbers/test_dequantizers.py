@@ -361,7 +361,7 @@ def test_without_noise_the_digits_have_fewer_bits():
     for dequantizer_class in UniformDequantizer, NoDequantizer:
         dequantizer = dequantizer_class(17)
         flow = mg.glow((8, 8, 1), levels=2, flow_steps=4, hidden=16, coupling=sharp, rng=0)
-        quick(flow, DIGITS, steps=300, learning_rate=2e-2, dequantizer=dequantizer)
+        quick(flow, DIGITS, steps=150, learning_rate=2e-2, dequantizer=dequantizer)
         bits[dequantizer_class] = evaluate(flow, DIGITS.held_out, 17, dequantizer=dequantizer)
     assert bits[NoDequantizer] < bits[UniformDequantizer] - 0.3
 

@@ -1,5 +1,7 @@
 """The logit, whose domain is the data's range, and flows that begin with one."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from bijections import ALL
@@ -31,7 +33,7 @@ def test_it_is_the_logit_of_a_probability(margin):
 
 
 def test_against_automatic_differentiation():
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'minglow[bench]'")
     rng, margin = np.random.default_rng(0), 0.01
     values, dy = rng.uniform(-0.5, 0.5, (3, 2, 2, 1)), rng.standard_normal((3, 2, 2, 1))
     dlog_det = rng.standard_normal(3)
@@ -71,7 +73,7 @@ def test_values_outside_the_data_range(value):
         mg.Logit(0.05).forward(np.array([[0.1, value]]))
 
 
-@pytest.mark.parametrize("build", [mg.glow, mg.realnvp])
+@pytest.mark.parametrize("build", [partial(mg.glow, flow_steps=1), mg.realnvp], ids=["glow", "realnvp"])
 @pytest.mark.parametrize("reversible", [False, True])
 def test_flows_that_begin_with_one(build, reversible):
     """They are the flow without a logit, applied to the logits, with the same levels."""
@@ -86,7 +88,7 @@ def test_flows_that_begin_with_one(build, reversible):
     np.testing.assert_allclose(with_logit.from_latents(z), x, atol=1e-10)
     assert [part.shape for part in latent_views(with_logit, z).values()] == [
         part.shape for part in latent_views(without, z).values()]
-    check_layer(perturbed(with_logit.bijection, 0, 0.05), x)
+    check_layer(perturbed(with_logit.bijection, 0, 0.05), x[:2])
 
 
 def test_a_flow_that_begins_with_one_learns():

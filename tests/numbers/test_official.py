@@ -11,7 +11,7 @@ from minglow.inference import apply_attribute, attribute_direction
 from minglow.testing import perturbed
 from minglow.training.optimizers import OfficialAdamax
 
-torch = pytest.importorskip("torch", reason="the mirror is written in PyTorch, which is not installed")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'minglow[bench]'")
 from official_mirror import OfficialModel, variables  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 

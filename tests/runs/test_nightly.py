@@ -29,5 +29,5 @@ def test_training_is_killed_at_random_moments(signal, times):
 
 @pytest.mark.parametrize("reader", ["checkpoint", "weights", "arrays", "idx", "cifar", "pictures"])
 def test_an_hour_of_fuzzing_crashes_no_reader(tmp_path, reader):
-    pytest.importorskip("atheris", reason="Atheris is not installed: pip install 'minglow[fuzz]'")
+    pytest.importorskip("atheris", reason="needs Atheris: pip install 'minglow[fuzz]'")
     subprocess.run([sys.executable, TOOLS / "fuzz.py", reader, "3600"], cwd=tmp_path, check=True)

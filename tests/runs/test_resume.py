@@ -354,7 +354,7 @@ def test_a_dequantizer_that_is_nan_is_not_loaded(run):
 
 
 def test_an_exported_file_needs_the_dequantizer_of_its_run(run, capsys):
-    pytest.importorskip("safetensors")
+    pytest.importorskip("safetensors", reason="needs safetensors: pip install 'minglow[test]'")
     assert cli.main(["train", *SHORT, "--dequantizer", "variational", "--name", "v"]) == 0
     assert cli.main(["export", "runs/v"]) == 0
     assert cli.main(["evaluate", "runs/v/model.safetensors"]) == 0

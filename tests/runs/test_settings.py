@@ -19,7 +19,7 @@ ENDINGS = pytest.mark.parametrize("ending", [".npz", ".safetensors"])
 @pytest.fixture(autouse=True)
 def needs_safetensors(request):
     if ".safetensors" in request.node.name:
-        pytest.importorskip("safetensors", reason="the extra `safetensors` is not installed")
+        pytest.importorskip("safetensors", reason="needs safetensors: pip install 'minglow[test]'")
 
 
 def in_flow(*layers):

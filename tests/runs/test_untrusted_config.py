@@ -19,7 +19,7 @@ from minglow.training.config import TrainingConfig
 from minglow.validation import MAX_COUNT
 
 SMALL = {"glow": {"hidden": 4, "flow_steps": 1}, "official": {"hidden": 4, "flow_steps": 1},
-         "realnvp": {"hidden": 4}, "nice": {"hidden": 4}}
+         "realnvp": {"hidden": 4, "levels": 1, "net": "plain"}, "nice": {"hidden": 4}}
 CONFIGS = {**{name: MODELS[name] for name in SMALL}, "data": DataConfig, "training": TrainingConfig}
 MEGABYTES = 4  # more than reading a small file takes
 

@@ -18,7 +18,7 @@ from minglow.storage.checkpoint import CheckpointError, named_arrays, settings_o
 from minglow.storage.weights import export_safetensors, import_safetensors, read_safetensors
 from minglow.testing import perturbed
 
-safetensors = pytest.importorskip("safetensors", reason="the extra `safetensors` is not installed")
+safetensors = pytest.importorskip("safetensors", reason="needs safetensors: pip install 'minglow[test]'")
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
@@ -289,7 +289,7 @@ def test_the_guide_has_every_array_of_every_layer_and_net():
 
 @pytest.mark.parametrize("kind", ["shuffle", "lu, float64", "official, by class", "realnvp"])
 def test_pytorch_computes_the_density_from_the_file_and_writes_it(kind, tmp_path):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'minglow[bench]'")
     from safetensors.torch import load_file, save_file  # noqa: PLC0415
     from torch_mirror import mirror  # noqa: PLC0415
     path, again = tmp_path / "a.safetensors", tmp_path / "again.safetensors"
@@ -319,7 +319,7 @@ def test_pytorch_computes_the_density_from_the_file_and_writes_it(kind, tmp_path
 
 
 def test_a_dtype_that_numpy_does_not_have_is_refused(tmp_path):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'minglow[bench]'")
     from safetensors.torch import load_file, save_file  # noqa: PLC0415
     path = tmp_path / "a.safetensors"
     export_safetensors(path, glow(permutation=mg.InvConv1x1LU))
@@ -328,7 +328,7 @@ def test_a_dtype_that_numpy_does_not_have_is_refused(tmp_path):
 
 
 def test_the_guides_example_runs(tmp_path, monkeypatch):
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'minglow[bench]'")
     monkeypatch.chdir(tmp_path)
     calls, example = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
     exec(compile(example, "docs/weights.md", "exec"), {})

@@ -76,9 +76,9 @@ def digits_flow(dtype="float32"):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     if webdriver is None:
-        pytest.skip("selenium is not installed")
+        pytest.skip("needs selenium: pip install 'minglow[docs]'")
     if not (CHROMIUM and DRIVER):
-        pytest.skip("there is no Chromium with its driver")
+        pytest.skip("needs Chromium and its chromedriver")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("jupytext", reason="jupytext is not there: pip install 'minglow[notebooks]'")
-nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("jupytext", reason="needs jupytext: pip install 'minglow[notebooks]'")
+nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install 'minglow[notebooks]'")
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
 import build  # noqa: E402

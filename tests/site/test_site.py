@@ -21,7 +21,8 @@ SITE = ROOT / "docs" / "_build" / "html"
 PAGES = sorted(path.relative_to(SITE) for path in SITE.rglob("*.html") if "_static" not in path.parts)
 MAIN = [page for page in PAGES if page.parts[0] != "source" and page.name != "search.html"]  # no code
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-pytestmark = pytest.mark.skipif(not PAGES, reason="no site: sphinx-build -b html docs docs/_build/html")
+pytestmark = pytest.mark.skipif(not PAGES, reason="needs the site: pip install 'minglow[docs]', then "
+                                                  "sphinx-build -b html docs docs/_build/html")
 
 
 class Page(HTMLParser):
@@ -84,10 +85,11 @@ def test_pictures_are_described_and_headings_in_order(page):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
+    reason = "needs selenium: pip install 'minglow[docs]'"
+    webdriver = pytest.importorskip("selenium.webdriver", reason=reason)
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
-        pytest.skip("no chromium with its chromedriver on the path")
+        pytest.skip("needs Chromium and its chromedriver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
@@ -158,7 +160,7 @@ READ = ["index.html", "contract.html", "notation.html", "comparison.html", "deri
 @pytest.mark.parametrize("page", READ)
 def test_axe_finds_no_serious_fault(page, dark, browser, address):
     if not AXE.exists():
-        pytest.skip("no axe-core: npm install --no-save axe-core")
+        pytest.skip("needs axe-core: npm install --no-save axe-core")
     show(browser, address + page, 1280, dark)
     browser.execute_script(AXE.read_text(encoding="utf-8"))
     found = browser.execute_async_script("axe.run(document).then(arguments[0])")["violations"]

@@ -276,8 +276,8 @@ def killer(file: str, old: str, new: str) -> str | None:
         if text.count(old) < 1:
             raise SystemExit(f"{file} no longer holds {old!r}: write the fault anew")
         target.write_text(text.replace(old, new), encoding="utf-8")
-        environment = {**os.environ, "PYTHONPATH": folder, "NUMBA_DISABLE_JIT": "1", "MINGLOW_SEEDS": "2"}
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider",
+        environment = {**os.environ, "PYTHONPATH": folder, "NUMBA_DISABLE_JIT": "1"}
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-n", "0", "-p", "no:cacheprovider",
                    *(f"tests/{test}" for test in (KIT if file.startswith("testing") else []) + TESTS)]
         result = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True,
                                 check=False)

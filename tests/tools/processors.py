@@ -56,9 +56,9 @@ def reported(variables):
 
 def run(path, variables):
     """Run a notebook's text as a script, or a folder of tests; return the exit code and the output."""
-    test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
+    test = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(path)]
     command = test if path.is_dir() else [sys.executable, path.name]
-    environment = os.environ | {"MPLBACKEND": "Agg", "MINGLOW_SEEDS": "2"} | variables
+    environment = os.environ | {"MPLBACKEND": "Agg"} | variables
     done = subprocess.run(command, cwd=ROOT if path.is_dir() else path.parent, env=environment,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
                           timeout=SECONDS)

@@ -29,7 +29,7 @@ def as_torch(owner, value, shape):
 
 
 def test_the_glow_in_pytorch_is_the_same_flow():
-    torch = pytest.importorskip("torch", reason="it is written in PyTorch, which is not installed")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'minglow[bench]'")
     from benchmarks.libraries import Glow  # noqa: PLC0415  imports torch
 
     flow = perturbed(mg.glow(TINY.shape, TINY.levels, TINY.steps, TINY.hidden, rng=0), 0)
@@ -138,7 +138,7 @@ def test_an_experiment_resumes_where_it_was_interrupted(tmp_path, monkeypatch, c
 
 
 def test_the_gpu_benchmark_runs_on_what_stands_in_for_one():
-    pytest.importorskip("torch", reason="it is written in PyTorch, which is not installed")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'minglow[bench]'")
     from benchmarks import gpu  # noqa: PLC0415  imports torch
 
     with installed():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("atheris", reason="Atheris is not installed: pip install 'minglow[fuzz]'")
+pytest.importorskip("atheris", reason="needs Atheris: pip install 'minglow[fuzz]'")
 
 FUZZ = Path(__file__).with_name("fuzz.py")
 READERS = "checkpoint", "weights", "arrays", "idx", "cifar", "pictures"
