@@ -122,23 +122,23 @@ def check_updates(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
         if has_method(candidate, "backward"):
             candidate.backward(*parts, cache)
         results = _results(candidate, batch, y)
-        changed = perturbed(fresh, rng, 1e-3)
-        for (path, owner, name), (_, other, _) in zip(parameters(candidate), parameters(changed)):
+        updated = perturbed(fresh, rng, 1e-3)
+        for (path, owner, name), (_, other, _) in zip(parameters(candidate), parameters(updated)):
             y = results["forward's y"]  # with the parameters that were changed before this one
             results["inverse's x"] = candidate.inverse(y)[0]
             owner.params[name][...] = other.params[name]
             after = _results(candidate, batch, y)
-            depends = {key: not _agree(after[key], results[key], 1e-11) for key in results}
-            on_y, on_x, on_log_det = depends.values()
-            if on_y != on_x or (on_log_det and not on_y and np.all(batch)):
-                changes = [key for key in depends if depends[key]]
-                missing = [key for key in ("forward's y", "inverse's x") if not depends[key]]
+            # Between the two limits lies what may be rounding, or a parameter that hardly matters here.
+            changed = [key for key in results if not _agree(after[key], results[key], 1e-8)]
+            same = [key for key in results if _agree(after[key], results[key], 1e-12)]
+            missing = [key for key in ("forward's y", "inverse's x") if key in same]
+            if missing and changed and (changed != ["forward's log_det"] or np.all(batch)):
                 raise PropertyFailed("an update of the parameters", f"{path}, {describe(batch)}",
-                                     f"a change of {' and '.join(changes)} only",
+                                     f"a change of {' and '.join(changed)} only",
                                      f"one of {' and '.join(missing)}, too")
             results = after
-        found, expected = _results(candidate, batch, y), _results(changed, batch, y)
-        for called, values in (candidate, found), (changed, expected):
+        found, expected = _results(candidate, batch, y), _results(updated, batch, y)
+        for called, values in (candidate, found), (updated, expected):
             if has_method(called, "backward"):
                 values |= {f"backward's {name}": gradient for name, gradient in gradients(
                     called, called.forward(batch)[2], *parts).items()}

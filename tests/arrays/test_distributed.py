@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ MPIEXEC = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shut
 
 def missing():
     """The reason why this machine cannot start processes of MPI, or an empty text."""
-    if not MPIEXEC:
-        return "needs mpiexec (pip install 'minglow[mpi]')"
+    if not MPIEXEC or not find_spec("mpi4py"):
+        return "needs mpi4py and mpiexec: pip install 'minglow[mpi]'"
     answer = subprocess.run([MPIEXEC, "-n", "2", sys.executable, "-c",
                              "from mpi4py import MPI; print(MPI.COMM_WORLD.size)"],
                             capture_output=True, text=True, check=False)
