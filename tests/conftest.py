@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from threadpoolctl import threadpool_limits
 
 import minglow
@@ -19,6 +19,7 @@ from minglow.arrays import threads
 settings.register_profile("minglow", deadline=None, max_examples=20,
                           suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", settings.get_profile("minglow"), max_examples=200)
+settings.register_profile("mutants", settings.get_profile("minglow"), phases=[Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "minglow"))
 
 MAX_WORKERS = 8  # each loads NumPy and Numba, and PyTorch where it is installed
