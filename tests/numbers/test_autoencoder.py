@@ -407,6 +407,9 @@ def test_a_model_that_has_diverged_raises(name):
         for result, call in calls.items():
             with pytest.raises(FloatingPointError, match=f"^{result} of a finite input .* has diverged"):
                 call(1e3 * X)
+    model.flat.view(model.flat.value, "decoder.0.weight")[...] = 3e38
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match=r"^from_latents of a finite"):
+        model.from_latents(np.full((1, LATENT), 1e3, np.float32))
 
 
 @both
@@ -439,8 +442,9 @@ def test_fit_refuses_invalid_images(name):
         fit(model, images._replace(bins=16), steps=1)
     with pytest.raises(ValueError, match=r"of the model's shape \(8, 8, 1\), got \(4, 8, 1\)"):
         fit(model, images._replace(train=images.train[:, :4], held_out=images.held_out[:, :4]), steps=1)
-    with pytest.raises(ValueError, match="batch_size to be a whole number of at least 1, got 0"):
-        fit(model, images, steps=1, batch_size=0)
+    for name_of_count in "steps", "batch_size":
+        with pytest.raises(ValueError, match=f"^expected {name_of_count} to be a whole .* 1, got 0"):
+            fit(model, images, **{"steps": 1, "batch_size": 1, name_of_count: 0})
 
 
 def test_the_base_class_has_no_loss():

@@ -135,6 +135,9 @@ def test_levels_that_a_flow_does_not_have_are_refused():
             resample(flow, x, ["level 1", level], 0)
     with pytest.raises(ValueError, match="expected levels among level 1, got 'level 2'"):
         resample(*build("nice")[:2], ["level 2"], 0)
+    for levels in "level 1", 1:
+        with pytest.raises(ValueError, match=f"^expected levels to be a list of names, got {levels!r}"):
+            resample(flow, x, levels, 0)
 
 
 @pytest.mark.parametrize("name", ["two levels", "vectors", "nice"])
@@ -178,6 +181,10 @@ def test_invalid_interpolations_are_refused():
         interpolate(flow, x, x, 1)
     with pytest.raises(ValueError, match="at least one sample"):
         interpolate(flow, x[:0], x[:0])
+    with pytest.raises(ValueError, match=r"^expected start to be an array, got 'x'"):
+        interpolate(flow, "x", x)
+    with pytest.raises(ValueError, match=r"^expected end to be an array, got 'x'"):
+        interpolate(flow, x, "x")
 
 
 def linear():
@@ -220,6 +227,8 @@ def test_directions_of_another_shape_are_refused():
             apply_attribute(flow, x, np.zeros(size), 1.0)
     with pytest.raises(ValueError, match="expected strength to be a number"):
         apply_attribute(flow, x, np.ones(32), np.nan)
+    with pytest.raises(ValueError, match=r"^expected direction to be an array, got 1"):
+        apply_attribute(flow, x, 1, 1.0)
     with pytest.raises(ValueError, match="at least one sample"):
         attribute_direction(flow, x, x[:0])
 
@@ -300,6 +309,15 @@ def test_a_simple_image_has_a_higher_complexity_score_than_noise_with_the_same_b
     assert scores["complexity"][0] > scores["complexity"][1] + 3
 
 
+@pytest.mark.parametrize(("bins", "bytes_per_value"), [(2, 1), (256, 1), (257, 2)])
+def test_complexity_compresses_the_smallest_dtype_that_holds_the_values(bins, bytes_per_value):
+    flow = glow((4, 4, 1), levels=1)
+    images = np.random.default_rng(0).integers(bins, size=(1, 4, 4, 1))
+    scores = anomaly_scores(flow, images, bins, images, 0)
+    compressed = zlib.compress(images.astype(f"<u{bytes_per_value}").tobytes(), 9)
+    assert scores["complexity"] == pytest.approx(scores["bits"] - 8 * len(compressed) / 16)
+
+
 def test_anomaly_scores_refuse_invalid_images():
     flow = glow((4, 4, 1), levels=1)
     for images, usual in (IMAGES[:0], USUAL), (IMAGES, USUAL[:0]):
@@ -309,5 +327,11 @@ def test_anomaly_scores_refuse_invalid_images():
         anomaly_scores(flow, IMAGES, 8, USUAL)
     with pytest.raises(ValueError, match="expected integer images, got float64"):
         anomaly_scores(flow, IMAGES / 16, BINS, USUAL)
+    with pytest.raises(ValueError, match=r"^expected images to be an array, got None"):
+        anomaly_scores(flow, None, BINS, USUAL)
+    with pytest.raises(ValueError, match=r"^expected bins to be a whole number of at least 2, got 1"):
+        anomaly_scores(flow, IMAGES, 1, USUAL)
+    two_bins = np.zeros((1, 4, 4, 1), np.uint8)
+    assert np.isfinite(anomaly_scores(flow, two_bins, 2, two_bins)["complexity"]).all()
     with pytest.raises(ValueError, match=r"expected an array of shape \(B, 2, 2, 4\)"):
         anomaly_scores(flow, IMAGES.reshape(5, 2, 8, 1), BINS, USUAL)
