@@ -5,11 +5,12 @@ from zlib import crc32
 import numpy as np
 import pytest
 from bijections import BIJECTIONS, NETS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minglow.testing import check_backward, check_layer, perturbed, strategies
 
+FLOWS = "glow", "nice", "realnvp"
 CASES = [(name, shape) for name, (_, shapes) in BIJECTIONS.items() for shape in shapes]
 
 
@@ -26,12 +27,21 @@ def test_every_property_at_every_shape(name, shape):
 
 
 @pytest.mark.parametrize("name", BIJECTIONS)
-@given(data=st.data())
-def test_every_property_at_drawn_shapes_and_batches(name, data):
-    """Normal noise, or zeros, repeated numbers and batches that shrink."""
-    shape = data.draw(st.sampled_from(BIJECTIONS[name][1]), "shape")
-    x = data.draw(st.none() | strategies.images(shape), "x")
-    check(name, shape, data.draw(strategies.seeds, "seed"), x)
+def test_every_property_at_drawn_shapes_and_batches(name):
+    """Normal noise, or zeros, repeated numbers and batches that shrink.
+
+    A flow has ten times the parameters of a layer, and each is checked by itself: a quarter of the examples.
+    """
+    examples = settings.default.max_examples // (4 if name.startswith(FLOWS) else 1)
+
+    @settings(max_examples=examples)
+    @given(data=st.data())
+    def draw(data):
+        shape = data.draw(st.sampled_from(BIJECTIONS[name][1]), "shape")
+        x = data.draw(st.none() | strategies.images(shape), "x")
+        check(name, shape, data.draw(strategies.seeds, "seed"), x)
+
+    draw()
 
 
 @pytest.mark.slow
