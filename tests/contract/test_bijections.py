@@ -30,7 +30,7 @@ def test_every_property_at_every_shape(name, shape):
 def test_every_property_at_drawn_shapes_and_batches(name):
     """Normal noise, or zeros, repeated numbers and batches that shrink.
 
-    A flow has ten times the parameters of a layer, and each is checked by itself: a quarter of the examples.
+    A flow has a quarter of the examples: it has ten times the parameters, each checked by itself.
     """
     examples = settings.default.max_examples // (4 if name.startswith(FLOWS) else 1)
 
