@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minglow.nets import Conv, EdgeBias, TransposedConv, conv_net, mlp
+from minglow.nets import (
+    Conv,
+    EdgeBias,
+    TransposedConv,
+    conv_net,
+    mlp,
+    official_conv_net,
+    paper_conv_net,
+    res_net,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -54,6 +63,46 @@ def test_a_conditioner_is_the_constant_zero_at_first(build):
     y, _ = net.forward(x)
     assert y.shape == (*x.shape[:-1], 4)
     assert np.all(y == 0)
+
+
+# The nets of 2 channels to 4 with 60 hidden units: (class, shapes of its parameters, standard deviation
+# of its weight or None), layer by layer. It is Glow's 0.05, or (2 / inputs)^0.5 (He et al. 2015).
+NORM = "NormReLU", [(60,), (60,)], None
+ENDS = [("TransposedConv", [(60, 3, 3, 4)], 0.0), ("ShiftScale", [(4,), (4,)], None)]
+HALF_BLOCK = [NORM, ("Conv", [(60, 3, 3, 60)], (2 / 540) ** 0.5)]
+STRUCTURES = {
+    mlp: [("Dense", [(2, 60), (60,)], 1.0), ("ReLU", [], None), ("Dense", [(60, 60), (60,)], 30**-0.5),
+          ("ReLU", [], None), ("Dense", [(60, 4), (4,)], 0.0)],
+    conv_net: [("Conv", [(60, 3, 3, 2)], 0.05), NORM, ("Dense", [(60, 60)], 0.05), NORM, *ENDS],
+    paper_conv_net: [
+        ("Conv", [(60, 3, 3, 2)], 0.05), ("Bias", [(60,)], None), ("ReLU", [], None),
+        ("Dense", [(60, 60), (60,)], 0.05), ("ReLU", [], None), *ENDS],
+    official_conv_net: [
+        ("Conv", [(60, 3, 3, 2)], 0.05), ("EdgeBias", [(3, 3, 60)], None), NORM,
+        ("Dense", [(60, 60)], 0.05), NORM, ENDS[0], ("EdgeBias", [(3, 3, 4)], None), ENDS[1],
+        ("AsNet", [], None)],
+    res_net: [("Conv", [(60, 3, 3, 2)], 0.05), *HALF_BLOCK * 4, NORM, *ENDS],
+}
+
+
+def leaves(net):
+    """The layers of a net that is made of others, in order."""
+    if type(net).__name__ in ("Sequence", "Residual"):
+        return [leaf for child in net.children.values() for leaf in leaves(child)]
+    return [net]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("build", STRUCTURES)
+def test_a_conditioner_has_its_layers_and_initial_weights(build, dtype):
+    layers = leaves(build(2, 60, 4, rng=0, dtype=dtype))
+    assert [type(layer).__name__ for layer in layers] == [name for name, _, _ in STRUCTURES[build]]
+    for layer, (_, shapes, std) in zip(layers, STRUCTURES[build]):
+        arrays = [part.params[name] for _, part in layer.walk() for name in part.params]
+        assert [array.shape for array in arrays] == shapes
+        assert all(array.dtype == dtype for array in arrays)
+        if std is not None:
+            assert arrays[0].std() == pytest.approx(std, rel=0.1)
 
 
 def test_initialize_normalizes_hidden_units():

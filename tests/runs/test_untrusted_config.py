@@ -145,6 +145,22 @@ SIZES = {
 }
 
 
+@pytest.mark.parametrize(("model", "shape", "options", "expected"), [
+    ("glow", (8, 8, 3), {"levels": 2, "flow_steps": 5, "hidden": 7},
+     5 * 7 * (2 * 7 + 9 * 6) + 5 * 6**2 + 6**2),
+    ("glow", (8, 8, 3), {"levels": 1, "flow_steps": 5, "hidden": 7, "classes": 4},
+     5 * 7 * (7 + 9 * 3) + 5 * 3**2 + 4 * 3),
+    ("glow", (8, 8, 3), {"levels": 3, "flow_steps": 5, "hidden": 7, "permutation": "shuffle"},
+     5 * 7 * (3 * 7 + 9 * 12) + 12**2),
+    ("glow", (8, 8, 3), {"levels": 2, "flow_steps": 5, "hidden": 7, "learned_prior": False,
+                         "permutation": "lu"}, 5 * 7 * (2 * 7 + 9 * 6) + 5 * 6**2),
+    ("realnvp", (8, 8, 3), {"levels": 3, "hidden": 7}, 4 * 7 * (3 * 36 * 7 + 9 * 12)),
+    ("realnvp", (8, 8, 3), {"levels": 1, "hidden": 7, "net": "plain"}, 4 * 7 * (7 + 9 * 3)),
+    ("nice", (3, 2, 3), {"couplings": 3, "hidden": 11, "depth": 4}, 3 * 11 * (11 * 3 + 9))])
+def test_the_lower_bound_counts_what_its_docstring_names(model, shape, options, expected):
+    assert MODELS[model](shape, **options).min_parameters() == expected
+
+
 @pytest.mark.parametrize(("model", "size"), [(model, size) for model in SIZES for size in SIZES[model]])
 def test_the_lower_bound_of_the_number_of_parameters_is_not_far_below(model, size):
     config = MODELS[model]((8, 8, 3), **SMALL[model] | size)
