@@ -44,6 +44,10 @@ def test_quantize_sends_outside_values_to_the_nearest_bin():
     with pytest.raises(ValueError, match=r"^expected numbers to turn into an image, got NaN"):
         mg.quantize(np.array([np.nan]), 17)
     assert mg.quantize(np.array([0.49]), 300).item() == 297  # a byte holds at most 255
+    with pytest.raises(ValueError, match=r"^expected real numbers to turn into an image, got int64"):
+        mg.quantize(np.zeros(1, np.int64), 17)
+    with pytest.raises(ValueError, match=r"^expected x to be an array, got 0.5"):
+        mg.quantize(0.5, 17)
     for bins in 0, 1, 2**17:
         with pytest.raises(ValueError, match="bins to be a whole number of 2 to 65536"):
             mg.quantize(np.zeros(1), bins)
