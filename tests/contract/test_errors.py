@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minglow as mg
-from minglow.nets import Dense, NormReLU, ShiftScale, conv_net, mlp
+from minglow.nets import Bias, Dense, NormReLU, ShiftScale, conv_net, mlp
 from minglow.training.optimizers import clip_norm
 
 
@@ -141,6 +141,14 @@ def test_a_flow_that_has_diverged_says_so():
         for method in (flow.log_prob, flow.nll_backward, flow.latents):
             with pytest.raises(FloatingPointError, match="NaN or inf: Flow has diverged"):
                 method(images(1, 4, 4, 1) + 1)
+    flow = mg.glow((4, 4, 1), levels=1, flow_steps=1, hidden=4, classes=2, rng=0)
+    log_scale = flow.bijection.layers[1].params["log_scale"]
+    for method, x, value in (("log_prob_given_class", images(1, 4, 4, 1) + 1, 80),
+                             ("from_latents", images(1, 16) + 1, -100)):
+        log_scale[...] = value
+        with np.errstate(all="ignore"), pytest.raises(
+                FloatingPointError, match=f"^{method} of a finite input is NaN"):
+            getattr(flow, method)(x)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -208,8 +216,15 @@ def test_a_dlog_det_of_another_shape(name):
     layer = LAYERS[name] if name in LAYERS else mg.Level(mg.Chain(), mg.Flatten((2, 2, 2)), (2, 2, 4))
     y, _, cache = layer.forward(images(3, 2, 2, 4))
     for wrong in np.float32(1), images(1), images(3, 1), [0.0, 0.0, 0.0]:
-        with pytest.raises(ValueError, match=r"expected dlog_det of shape \(3,\), got"):
+        with pytest.raises(ValueError, match=r"^(?!None)\w+ expected dlog_det of shape \(3,\), got"):
             layer.backward(y, wrong, cache)
+
+
+@pytest.mark.parametrize("build", [
+    mg.ActNorm, mg.InvConv1x1, mg.InvConv1x1LU, mg.Shuffle, mg.Reverse, mg.Scaling])
+def test_no_channels(build):
+    with pytest.raises(ValueError, match=r"^expected channels to be a whole number .* 1, got 0"):
+        build(0)
 
 
 @pytest.mark.parametrize(("layer", "name", "value", "message"), [
@@ -258,7 +273,8 @@ def test_samples_that_cannot_be_drawn():
 
 
 def test_a_gradient_that_is_not_finite():
-    with pytest.raises(FloatingPointError, match="gradient is NaN or inf"):
+    message = r"^the gradient is NaN or inf: training has diverged$"
+    with pytest.raises(FloatingPointError, match=message):
         clip_norm(np.array([1, np.nan], np.float32), 1.0)
     large = np.array([3e30, 4e30], np.float32)  # whose squares overflow float32
     assert clip_norm(large, 1.0) == pytest.approx(5e30)
@@ -305,6 +321,12 @@ def test_other_channels_inside_a_net(net):
 def test_a_glow_that_cannot_be_built(options, message):
     with pytest.raises(ValueError, match=message):
         mg.glow(**options)
+
+
+def test_a_bias_of_another_width():
+    """One channel would broadcast."""
+    with pytest.raises(ValueError, match=r"Bias expected .*\(B, \.\.\., 3\), got \(2, 1\)"):
+        Bias(3).forward(images(2, 1))
 
 
 def test_a_dense_layer_of_another_width():

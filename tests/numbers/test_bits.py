@@ -25,6 +25,15 @@ def test_a_uniform_density_costs_log2_of_the_bins():
     np.testing.assert_allclose(mg.bits_per_dim(np.array([-64 * np.log(2.0)]), 64, 256), [9.0])
 
 
+def test_a_log_prob_that_has_no_bits_is_refused():
+    for value in np.nan, np.array([0.0, np.nan]), True, "0":
+        with pytest.raises(ValueError, match=r"^expected log_prob in nats, got "):
+            mg.bits_per_dim(value, 64, 17)
+    assert mg.bits_per_dim(np.uint8(0), 64, 17) == mg.bits_per_dim(0, 64, 17) == np.log2(17)
+    with pytest.raises(ValueError, match=r"^expected dims to be a whole number of at least 1, got 0"):
+        mg.bits_per_dim(0.0, 0, 17)
+
+
 @pytest.mark.parametrize("bins", [2, 17, 256])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_quantize_undoes_dequantize(bins, dtype):
