@@ -1056,6 +1056,7 @@ for row, column in zip(*np.nonzero(caught)):
     axis.text(column, row, "×", ha="center", va="center", color="white", fontsize=12)
 axis.set(xticks=range(len(checks)), xticklabels=checks, yticks=range(len(names)), yticklabels=names,
          xlabel="check of the kit", ylabel="exhibit", title="× : the check raises PropertyFailed")
+axis.tick_params(axis="x", rotation=30)
 axis.set_xticks(np.arange(len(checks) - 1) + 0.5, minor=True)
 axis.set_yticks(np.arange(len(names) - 1) + 0.5, minor=True)
 axis.grid(which="minor", color="0.85")
@@ -1064,7 +1065,7 @@ axis.spines[:].set_visible(True)
 
 # %% [markdown]
 # *What to see:* `inverse`, `log_det`, `backward`, `cache` and `initialize` are each the only check that catches some
-# exhibit, so none can be left out. The layer that looks at its batch breaks four. `returns` (how many things come
+# exhibit, so none can be left out. The layer that looks at its batch breaks five. `returns` (how many things come
 # back), `precision` (float32 gives float64's results) and `backends` (minglow's compiled and uncompiled kernels agree)
 # find nothing here.
 # Two lines are empty. `without_floor()` is harmless where the kit looks, and `ScrambledSqueeze` breaks no promise. **A test that

@@ -113,14 +113,17 @@ def explain_inverse(layer: Bijection, x: np.ndarray, found: np.ndarray,
     sentences = ([f"Only {_indices('channel', ~right)} not undone."]
                  if right.any() and not right.all() else [])
     scale, back = (np.ravel([np.diag(jacobian) for jacobian in kind]) for kind in (jacobians, inverses))
-    wrong = (np.abs(scale * back - 1) > 1e-8) & (back != 0)
-    scale, back = scale[wrong], back[wrong]
-    if scale.size > 1 and close(back, scale):
-        sentences.append("Where it is wrong, inverse has the derivative of forward, of which it must "
-                         "have the reciprocal: it multiplies where it must divide, or the other way.")
-    elif scale.size > 1 and np.ptp(1 / back - scale) < 0.1 * abs(np.mean(1 / back - scale)):
-        sentences.append("The scale that inverse divides by differs from forward's by a constant "
-                         f"{np.mean(1 / back - scale):.1e}, such as an epsilon.")
+    wrong = (np.abs(scale * back - 1) > 1e-8) & (scale * back != 0)
+    triangular = close(np.log(np.abs(scale[scale != 0])).sum(),
+                       sum(np.linalg.slogdet(jacobian)[1] for jacobian in jacobians))
+    if triangular and wrong.sum() > 1:  # as in an elementwise map or a coupling
+        differences = 1 / back[wrong] - scale[wrong]
+        if close(back[wrong], scale[wrong]):
+            sentences.append("Where it is wrong, inverse has the derivative of forward, of which it must "
+                             "have the reciprocal: it multiplies where it must divide, or the other way.")
+        elif np.ptp(differences) < 0.1 * abs(np.mean(differences)) < 1e-3:
+            sentences.append("The scale that inverse divides by differs from forward's by a constant "
+                             f"{np.mean(differences):.1e}, such as an epsilon.")
     if log_det_holds is not None:
         sentences.append("log_det agrees with forward." if log_det_holds else
                          "log_det disagrees with forward, too: look at forward first.")
