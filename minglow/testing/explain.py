@@ -119,11 +119,12 @@ def explain_inverse(layer: Bijection, x: np.ndarray, found: np.ndarray,
     if triangular and wrong.sum() > 1:  # as in an elementwise map or a coupling
         differences = 1 / back[wrong] - scale[wrong]
         if close(back[wrong], scale[wrong]):
-            sentences.append("Where it is wrong, inverse has the derivative of forward, of which it must "
-                             "have the reciprocal: it multiplies where it must divide, or the other way.")
+            sentences.append("Where it is wrong, inverse has the derivative of forward, of which it "
+                             "must have the reciprocal: it multiplies where it must divide, or the "
+                             "other way.")
         elif np.ptp(differences) < 0.1 * abs(np.mean(differences)) < 1e-3:
-            sentences.append("The scale that inverse divides by differs from forward's by a constant "
-                             f"{np.mean(differences):.1e}, such as an epsilon.")
+            sentences.append("The scale that inverse divides by differs from forward's by a "
+                             f"constant {np.mean(differences):.1e}, such as an epsilon.")
     if log_det_holds is not None:
         sentences.append("log_det agrees with forward." if log_det_holds else
                          "log_det disagrees with forward, too: look at forward first.")
