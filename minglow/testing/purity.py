@@ -62,10 +62,11 @@ def check_samples(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
         if differentiable:
             complete["dx"] = candidate.backward(dy, dlog_det, cache)
         for label, chosen in ("one sample", slice(0, 1)), ("in reverse order", slice(None, None, -1)):
-            y, log_det, cache = finite_forward(candidate, batch[chosen])
+            # Copies, since some libraries' functions refuse a view in reverse order.
+            y, log_det, cache = finite_forward(candidate, batch[chosen].copy())
             parts = {"y": y, "log_det": log_det}
             if differentiable:
-                parts["dx"] = candidate.backward(dy[chosen], dlog_det[chosen], cache)
+                parts["dx"] = candidate.backward(dy[chosen].copy(), dlog_det[chosen].copy(), cache)
             for name, part in parts.items():
                 found = complete[name][chosen]
                 if not _agree(found, part, 1e-11):
@@ -88,7 +89,7 @@ def check_cache(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) ->
             parts = cotangents(y, log_det, rng)
             expected = gradients(candidate, cache, *parts)
             cache = candidate.forward(batch)[2]
-            candidate.forward(batch[::-1])  # must not matter: backward may use only the cache
+            candidate.forward(batch[::-1].copy())  # must not matter: backward may use only the cache
             for name, gradient in gradients(candidate, cache, *parts).items():
                 if not np.array_equal(gradient, expected[name]):
                     raise PropertyFailed("a complete cache", f"{name}, {describe(batch)}", gradient,
