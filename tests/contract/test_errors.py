@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import minglow as mg
+from minglow.bases import Base
+from minglow.dequantization.dequantizers import Dequantizer
 from minglow.nets import Bias, Dense, NormReLU, ShiftScale, conv_net, mlp
 from minglow.training.optimizers import clip_norm
 
@@ -221,7 +223,7 @@ def test_a_dlog_det_of_another_shape(name):
 
 
 @pytest.mark.parametrize("build", [
-    mg.ActNorm, mg.InvConv1x1, mg.InvConv1x1LU, mg.Shuffle, mg.Reverse, mg.Scaling])
+    mg.ActNorm, mg.InvConv1x1, mg.InvConv1x1LU, mg.Shuffle, mg.Reverse, mg.Scaling, mg.Swap, mg.EvenOdd])
 def test_no_channels(build):
     with pytest.raises(ValueError, match=r"^expected channels to be a whole number .* 1, got 0"):
         build(0)
@@ -323,6 +325,12 @@ def test_a_glow_that_cannot_be_built(options, message):
         mg.glow(**options)
 
 
+def test_a_reversible_chain_has_its_settings_checked():
+    with pytest.raises(ValueError, match=r"^expected stored to be a whole number of at least 0, got -1"):
+        mg.ReversibleChain(stored=-1)
+    assert mg.ReversibleChain().settings() == mg.Chain().settings() == {"class": "Chain", "layers": []}
+
+
 def test_a_bias_of_another_width():
     """One channel would broadcast."""
     with pytest.raises(ValueError, match=r"Bias expected .*\(B, \.\.\., 3\), got \(2, 1\)"):
@@ -338,5 +346,23 @@ def test_a_missing_method_of_the_contract_is_named():
     for method, arguments in (("forward", 1), ("inverse", 1), ("backward", 3)):
         with pytest.raises(NotImplementedError, match=f"Bijection has no {method}"):
             getattr(mg.Bijection(), method)(*[None] * arguments)
+    base = Base((4,))
+    for method, arguments in (("log_prob", 1), ("backward", 2), ("sample", 1)):
+        with pytest.raises(NotImplementedError, match=f"^Base has no {method}$"):
+            getattr(base, method)(*[None] * arguments)
+    for method, arguments in (("cross_entropy", 2), ("cross_entropy_backward", 3)):
+        with pytest.raises(ValueError, match=r"^Base expected a base with a classifier, got none$"):
+            getattr(base, method)(*[None] * arguments)
+    with pytest.raises(NotImplementedError, match=r"^Dequantizer has no dequantize$"):
+        Dequantizer(2).dequantize(None, None)
+
+
+def test_a_base_with_classes_has_the_density_of_each():
+    class Shifted(Base):
+        def log_prob(self, z, labels=None):
+            return -z.sum(axis=1) - labels
+
+    z = np.array([[1.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_array_equal(Shifted((2,), 3).log_prob_given_class(z), [[-3, -4, -5], [-7, -8, -9]])
 
 
