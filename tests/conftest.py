@@ -74,6 +74,7 @@ def compile_kernels():
 
 
 def pytest_collection_modifyitems(items):
-    """Short tests before long ones, and the mathematics first."""
+    """Short tests before long ones, and the mathematics first; folders beside FOLDERS are last."""
+    order = {name: index for index, name in enumerate(FOLDERS)}
     items.sort(key=lambda item: (item.get_closest_marker("slow") is not None,
-                                 FOLDERS.index(item.path.parent.name)))
+                                 order.get(item.path.parent.name, len(order))))

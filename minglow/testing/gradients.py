@@ -36,7 +36,7 @@ def check_backward(layer: Bijection | Net, x: np.ndarray | None = None, rng: See
     The derivatives with respect to the input and every parameter, also of conditioners (Net), are
     compared with finite differences in float64, along a direction that is half the gradient's own and
     half random, within 1e-6 of the gradient's norm. A sample with a ReLU's kink within a step is left
-    out; the check fails where that leaves none for one of the variables.
+    out. Where that leaves none, the batch is moved a little; the check fails if none is left there.
     """
     for candidate, batch in examples(layer, x, rng, nets=True):
         y, cache, log_det = _forward(candidate, batch)

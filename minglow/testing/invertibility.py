@@ -88,7 +88,8 @@ def check_log_det(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
     """log_det, of shape (B,) and x's dtype, is log|det| of each sample's Jacobian.
 
     The Jacobian comes from finite differences in float64; the tolerance is the bound on their error, or
-    1e-9. A sample with a ReLU's kink within a step is left out; the check fails where that leaves none.
+    1e-9. A sample with a ReLU's kink within a step is left out. Where that leaves none, the batch is
+    moved a little; the check fails if none is left there.
     """
     for candidate, batch in examples(layer, x, rng):
         if not _compare_log_det(candidate, batch):

@@ -58,7 +58,7 @@ def numerical_jacobian(forward: Callable[[np.ndarray], Any], x: np.ndarray,
     """The Jacobian (D_out, D_in) at one sample x of a function of batches, such as layer.forward.
 
     forward: (B, *x.shape) -> y, (B, ...), or a tuple that begins with y. Entry [i, j] is dy_i/dx_j, in C
-    order. forward is called five times on batches of D_in samples. Raises NotSmooth.
+    order. forward is called five times for each step on batches of D_in samples. Raises NotSmooth.
     """
     return directional_derivative(*_columns(forward, x), steps).reshape(x.size, -1).T
 
