@@ -18,19 +18,19 @@ from minglow.params import FlatParams
 from minglow.version import __version__
 
 if TYPE_CHECKING:
-    from minglow import data
+    from minglow import data, testing
     from minglow.runs.loading import load, save
     from minglow.training import evaluate, train
 
 __all__ = [
     "Bijection", "Chain", "FlatParams", "Flow", "Module", "Net", "ReversibleChain",
     "SingularWeightError", "__version__", "bits_per_dim", "data", "dequantize", "evaluate", "load",
-    "quantize", "save", "threads", "to_device", "to_host", "train", "use",
+    "quantize", "save", "testing", "threads", "to_device", "to_host", "train", "use",
     *bases.__all__, *layers.__all__, *models.__all__,
 ]
 LATER = {"data": "minglow.data:", "evaluate": "minglow.training:evaluate",
          "load": "minglow.runs.loading:load", "save": "minglow.runs.loading:save",
-         "train": "minglow.training:train"}
+         "testing": "minglow.testing:", "train": "minglow.training:train"}
 
 
 def __dir__() -> list[str]:

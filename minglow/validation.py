@@ -5,8 +5,10 @@
 
 import os
 import sys
+import traceback
 from contextlib import suppress
 from math import inf
+from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any, TypeVar
 
@@ -75,3 +77,10 @@ def single_line(text: object) -> str:
     words = " ".join(str(text).split())
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in words[:MAX_LINE])
     return "".join(shown) + "..." * (len(words) > MAX_LINE)
+
+
+def describe_error(error: BaseException) -> str:
+    """An exception, and the function and line that raised it, as a single line."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"in {frame.name}, {Path(frame.filename).name}:{frame.lineno}"
+    return single_line(f"raised {type(error).__name__} {place}: {error}")

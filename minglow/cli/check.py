@@ -4,13 +4,11 @@ import argparse
 import importlib
 import inspect
 import sys
-import traceback
-from pathlib import Path
 from typing import Any
 
 from minglow.bijection import Bijection
 from minglow.testing import PropertyFailed, examples, layer_checks
-from minglow.validation import single_line
+from minglow.validation import describe_error
 
 ARGUMENTS = {"channels": 4, "shape": (2, 3, 4), "rng": 0}  # values of a constructor's arguments
 
@@ -27,7 +25,7 @@ def run_check(args: argparse.Namespace) -> int:
     except ValueError:
         raise
     except Exception as error:  # the user's own code may raise anything
-        raise ValueError(f"{args.target}: {_describe_error(error)}") from None
+        raise ValueError(f"{args.target}: {describe_error(error)}") from None
     print(f"{type(layer).__name__}, on batches of shape {shapes}")
     checks: Any = layer_checks(rng=args.seed)
     failed = 0
@@ -39,7 +37,7 @@ def run_check(args: argparse.Namespace) -> int:
         except Exception as error:  # the user's own code may raise anything
             failed += 1
             found = isinstance(error, PropertyFailed)
-            print(f"FAILED  {name:10}  {error if found else _describe_error(error)}")
+            print(f"FAILED  {name:10}  {error if found else describe_error(error)}")
             if found and name == "returns":
                 print("The other properties are checked once the methods return the right values.")
                 break
@@ -54,8 +52,10 @@ def load_target(target: str) -> Bijection:
     Raises ValueError with a single-line message for everything that goes wrong.
     """
     module_name, _, name = target.partition(":")
-    if not module_name or not name or module_name.endswith(".py"):
-        raise ValueError(f"expected module:name, such as my_module:MyLayer, got {target!r}")
+    if not all(part.isidentifier() for part in module_name.split(".")) or not name or (
+            module_name.endswith(".py")):
+        raise ValueError("expected the name of a module, as in import, and of a layer in it, such as "
+                         f"my_module:MyLayer, got {target!r}")
     sys.path.insert(0, "")  # the current folder, as in `python -m`
     try:
         found = getattr(importlib.import_module(module_name), name)
@@ -63,7 +63,7 @@ def load_target(target: str) -> Bijection:
     except ValueError:
         raise
     except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise ValueError(f"{target} cannot be built: {_describe_error(error)}") from None
+        raise ValueError(f"{target} cannot be built: {describe_error(error)}") from None
     finally:
         sys.path.remove("")
     if not isinstance(layer, Bijection):
@@ -81,10 +81,3 @@ def _choose_arguments(function: Any) -> dict[str, Any]:
         raise ValueError(f"{function.__name__} requires {', '.join(unknown)}: name a function without "
                          "arguments that builds the layer")
     return {name: ARGUMENTS[name] for name in required}
-
-
-def _describe_error(error: BaseException) -> str:
-    """The exception, and the function and line that raised it."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"in {frame.name}, {Path(frame.filename).name}:{frame.lineno}"
-    return single_line(f"raised {type(error).__name__} {place}: {error}")

@@ -4,16 +4,18 @@ invertibility.py, gradients.py and purity.py hold the others. Every check takes 
 does not change, a batch x that the bijection accepts, and a seed; without x it uses examples.py's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from minglow import kernels
-from minglow.bijection import Bijection
+from minglow.bijection import Bijection, Module
 from minglow.params import parameters
 from minglow.testing.examples import (
+    REFUSE,
     Seed,
+    check_dimension,
     check_one_per_sample,
     check_type,
     examples,
@@ -24,6 +26,9 @@ from minglow.testing.examples import (
 from minglow.testing.explain import PropertyFailed, describe, explain_ratio
 from minglow.testing.gradients import cotangents, gradients
 from minglow.testing.invertibility import rounded
+from minglow.validation import describe_error
+
+__tracebackhide__ = True  # pytest shows the line that called a check, not the check's own lines
 
 
 def check_returns(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
@@ -35,11 +40,21 @@ def check_returns(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
                              f"no {', no '.join(missing)}", "forward, inverse and backward")
     for candidate, batch in examples(layer, x, rng):
         y, log_det, cache = _parts("forward", candidate.forward(batch), ("y", "log_det", "cache"), batch)
+        check_dimension(y, batch)
         check_one_per_sample(log_det, batch)
-        _parts("inverse", candidate.inverse(y), ("x", "cache"), batch)
-        dx = candidate.backward(np.ones_like(y), np.ones_like(log_det), cache)
+        _parts("inverse", _call(candidate.inverse, batch, y), ("x", "cache"), batch)
+        dx = _call(candidate.backward, batch, np.ones_like(y), np.ones_like(log_det), cache)
         if np.shape(dx) != batch.shape:
             raise _wrong_return("backward", dx, f"dx of shape {batch.shape}", batch)
+
+
+def _call(method: Callable[..., Any], batch: np.ndarray, *arguments: Any) -> Any:
+    """The method's result. Raises PropertyFailed where it refuses what forward accepted."""
+    try:
+        return method(*arguments)
+    except ValueError as error:
+        raise PropertyFailed(f"{method.__name__} after forward", describe(batch), describe_error(error),
+                             "a result, since forward gave one", REFUSE) from error
 
 
 def _parts(method: str, result: Any, names: tuple[str, ...], batch: np.ndarray) -> tuple[Any, ...]:
@@ -107,16 +122,28 @@ def check_initialize(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 
     for candidate, batch in pairs:
         constant = batch.copy()
         constant[..., 0] = 0.5
+        settings = _settings(candidate)
         for data, remark in (batch, ""), (constant, "Channel 0 is constant over this batch."):
             y = candidate.initialize(data)
             for name, value in _initialized(candidate, y):
                 if not np.all(np.isfinite(value)):
                     raise PropertyFailed("a finite initialization", f"{name}, {describe(data)}", value,
                                          "finite numbers", remark)
+            for (owner, name), value in _settings(candidate).items():
+                if value != settings.get((owner, name)):
+                    where = f"attribute {name} of {owner}, {describe(data)}"
+                    raise PropertyFailed("an initialization of params and constants", where, value,
+                                         settings.get((owner, name)),
+                                         "Another attribute is not loaded from a file.")
             expected = candidate.forward(data)[0]
             if not np.allclose(y, expected, rtol=1e-12, atol=1e-12):
                 raise PropertyFailed("initialize(x) = forward(x)'s y", describe(data), y, expected,
                                      "initialize sets the parameters, then maps x with them.")
+
+
+def _settings(layer: Bijection) -> dict[tuple[Module, str], Any]:
+    """(module, name) -> value of every setting that a file would hold."""
+    return {(part, name): value for _, part in layer.walk() for name, value in part.settings().items()}
 
 
 def _initialized(layer: Bijection, y: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -10,13 +10,20 @@ from minglow.bijection import Bijection, Module, Net
 from minglow.params import check_module
 from minglow.testing.explain import PropertyFailed, describe
 
+__tracebackhide__ = True  # pytest shows the line that called a check, not the check's own lines
+
 M = TypeVar("M", bound=Module)
 Seed = int | np.random.Generator
 
 # Shapes of one sample. Height and width differ, so that a layer that swaps them fails. A sample has at
-# most 24 values, so that finite differences give its Jacobian quickly.
-SHAPES = [(4,), (2, 3, 4), (1, 1, 4), (2, 4, 2), (2,), (2, 3, 2), (6,), (1, 3, 6), (2, 4, 1), (3,)]
+# most 24 values, so that finite differences give its Jacobian quickly. One channel comes last: NumPy
+# stretches it where a layer does not check the number of channels.
+SHAPES = [(4,), (2, 3, 4), (1, 1, 4), (2, 4, 2), (2,), (2, 3, 2),
+          *(shape for size in (6, 3, 5, 8, 7) for shape in ((size,), (1, 3, size), (2, 1, size))),
+          (2, 4, 1), (1,), (3, 2, 1)]
 MAX_SHAPES = 3  # a layer is checked on the first shapes that it accepts
+REFUSE = ("If forward is not meant for x of this shape, it must raise ValueError: see "
+          "minglow.arrays.shapes.check_input.")
 SCALES = 1.0, 3.0, 0.3  # standard deviations of the samples of a batch
 
 
@@ -88,14 +95,6 @@ def check_type(layer: object, nets: bool = False) -> None:
             hint = ". Check its attribute bijection"
         raise ValueError(f"expected a Bijection{' or a Net' * nets}, got {kind}{hint}")
     check_module(layer)
-    for _, part in layer.walk():
-        for name, value in vars(part).items():
-            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not name.startswith("_"):
-                raise ValueError(
-                    f"{type(part).__name__} has an array in its attribute {name}, which is neither "
-                    f"trained nor saved: use self.add_param({name!r}, array) for a parameter, or "
-                    f"self.constants[{name!r}] = array; a name that begins with _ is for results that "
-                    "are only remembered")
 
 
 def has_method(layer: Bijection, name: str) -> bool:
@@ -111,13 +110,22 @@ def nearby(x: np.ndarray) -> np.ndarray:
 def finite_forward(layer: Bijection, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
     """layer.forward(x). Raises PropertyFailed unless y and log_det are finite."""
     y, log_det, cache = layer.forward(x)
+    check_dimension(y, x)
     check_one_per_sample(log_det, x)
     for name, value in ("y", y), ("log_det", log_det):
         if not np.all(np.isfinite(value)):
             raise PropertyFailed("a finite forward", f"{name}, {describe(x)}", value, "finite numbers",
-                                 "A layer with a bounded domain needs a batch inside it: "
+                                 "If the layer's domain is bounded, pass a batch inside it: "
                                  "check_layer(layer, x).")
     return y, log_det, cache
+
+
+def check_dimension(y: np.ndarray, x: np.ndarray) -> None:
+    """Raise PropertyFailed unless y has x's samples and as many values for each."""
+    if len(y) != len(x) or y.size != x.size:
+        raise PropertyFailed("equal dimensions of x and y", describe(x), f"y of shape {y.shape}",
+                             f"{len(x)} samples of {x[0].size} values", "A bijection has as many "
+                             f"outputs as inputs. {REFUSE}")
 
 
 def check_one_per_sample(log_det: np.ndarray, x: np.ndarray) -> None:

@@ -32,6 +32,12 @@ def close(found: Any, expected: Any) -> bool:
     return bool(np.allclose(found, expected, rtol=1e-5, atol=1e-6 * np.max(np.abs(expected), initial=0)))
 
 
+def agree(found: np.ndarray, expected: np.ndarray, tolerance: float) -> bool:
+    """Whether two arrays are equal, NaN included, relative to the largest value or to 1."""
+    scale = 1 + np.max(np.abs(expected), initial=0, where=np.isfinite(expected))
+    return np.allclose(found, expected, rtol=0, atol=tolerance * scale, equal_nan=True)
+
+
 def explain_ratio(found: np.ndarray, expected: np.ndarray, x: np.ndarray, name: str) -> str:
     """A sentence about the factor by which `name` is wrong in every entry; "" without a factor."""
     found, expected = np.ravel(found).astype(float), np.ravel(expected).astype(float)
@@ -53,15 +59,22 @@ def explain_ratio(found: np.ndarray, expected: np.ndarray, x: np.ndarray, name: 
         for quotient, direction in (ratio * factor, "small"), (ratio / factor, "large"):
             if abs(quotient - 1) < 1e-5:
                 return f"{name} is too {direction} by a factor {symbol} = {factor:.6g}{advice}."
-    return f"{name} is wrong by a factor {ratio:.6g} in every entry."
+    several = np.sum(expected != 0) > 1
+    return f"{name} is wrong by a factor {ratio:.6g} in every entry." if several else ""
+
+
+def explain_total(log_det: np.ndarray, expected: np.ndarray) -> str:
+    """A sentence if log_det, (B,), is a sum or mean over the batch; "" if not."""
+    for name, value in ("sum", expected.sum()), ("mean", expected.mean()):
+        if len(expected) > 1 and close(log_det, value) and not close(expected, value):
+            return f"It is the {name} over the batch: log_det has one number per sample."
+    return ""
 
 
 def explain_log_det(layer: Bijection, x: np.ndarray, found: np.ndarray, expected: np.ndarray) -> str:
     """What a wrong log_det, (B,), is instead."""
-    for name, value in ("sum", expected.sum()), ("mean", expected.mean()):
-        if len(x) > 1 and close(found, value) and not close(expected, value):
-            return f"It is the {name} over the batch: log_det has one number per sample."
-    sentence = explain_ratio(found, expected, x, "log_det") or _explain_terms(layer, x, found, expected)
+    sentence = (explain_total(found, expected) or explain_ratio(found, expected, x, "log_det")
+                or _explain_terms(layer, x, found, expected))
     if sentence:
         return sentence
     try:
@@ -135,21 +148,22 @@ def _swapped(x: np.ndarray) -> np.ndarray:
     return np.roll(x, x.shape[-1] // 2, axis=-1)
 
 
-def explain_gradient(parts: dict[str, tuple[np.ndarray, np.ndarray]], name: str, x: np.ndarray,
-                     ) -> Iterator[str]:
+def explain_gradient(parts: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], name: str,
+                     x: np.ndarray) -> Iterator[str]:
     """What is wrong with a gradient. backward is linear in dy and dlog_det.
 
-    parts: "dy" and "dlog_det" -> (found, expected) with the other cotangent 0, of the gradient's shape.
+    parts: "dy" and "dlog_det" -> (found, expected, tolerance) with the other cotangent 0, each of the
+    gradient's shape.
     """
-    scale = max(np.max(np.abs(expected)) for _, expected in parts.values())
-    any_wrong = False
-    for part, (found, expected) in parts.items():
-        wrong = np.abs(found - expected) > 1e-5 * np.abs(expected) + 1e-6 * scale
+    scale = max(np.max(np.abs(expected)) for _, expected, _ in parts.values())
+    for part, (found, expected, tolerance) in parts.items():
+        wrong = np.abs(found - expected) > tolerance + 1e-8 * scale
         if not wrong.any():
             continue
-        any_wrong = True
-        ratio = explain_ratio(found, expected, x, f"The part from {part}")
-        yield ratio or f"The part from {part} is wrong."
+        size = np.max(np.abs(found - expected)) / max(np.max(np.abs(expected)), 1e-300)
+        yield explain_ratio(found, expected, x, f"The part from {part}") or (
+            f"The part from {part} is wrong"
+            + (f" by {size:.0e} of its largest entry." if size < 1e-2 else "."))
         if not np.any(expected):
             yield f"forward does not depend on {name}."
         elif found.size > 1 and close(found, np.full(found.shape, expected.sum())):
@@ -162,9 +176,7 @@ def explain_gradient(parts: dict[str, tuple[np.ndarray, np.ndarray]], name: str,
             others = tuple(other for other in range(wrong.ndim) if other != axis)
             at = wrong.any(axis=others)
             if not at.all():
-                yield f"Only {_indices(label, at)} wrong."
-    if not any_wrong:
-        yield "Each part is right, but their sum is wrong: backward is not linear in dy and dlog_det."
+                yield f"In this batch only {_indices(label, at)} wrong."
 
 
 def _axes(x: np.ndarray) -> list[str]:

@@ -7,48 +7,58 @@ import numpy as np
 
 from minglow.bijection import Bijection, Module, Net
 from minglow.params import parameters
-from minglow.testing.examples import Seed, examples, nearby
+from minglow.testing.examples import Seed, examples, finite_forward, nearby
 from minglow.testing.explain import PropertyFailed, close, describe, explain_gradient
 from minglow.testing.numerical import STEPS, NotSmooth, estimate_derivative, numerical_jacobian
+
+__tracebackhide__ = True  # pytest shows the line that called a check, not the check's own lines
 
 TOLERANCE = 1e-6  # relative to a gradient's norm
 MAX_ENTRIES = 1000  # a wrong gradient is explained entry by entry up to this size
 
 
 def cotangents(y: np.ndarray, log_det: np.ndarray, rng: Seed) -> tuple[np.ndarray, np.ndarray]:
-    """The derivatives of a random loss with respect to y and log_det."""
+    """The derivatives of a random loss with respect to y and log_det; the latter's signs alternate."""
     rng = np.random.default_rng(rng)
+    signs = np.where(np.arange(len(log_det)) % 2, 1, -1)
     return (rng.standard_normal(y.shape).astype(y.dtype),
-            rng.standard_normal(np.shape(log_det)).astype(y.dtype))
+            (signs * np.abs(rng.standard_normal(np.shape(log_det)))).astype(y.dtype))
 
 
 def gradients(layer: Module, cache: Any, *parts: np.ndarray) -> dict[str, np.ndarray]:
-    """Set grads to zero, call backward, and return "x" -> dx and the path of a parameter -> gradient."""
+    """Set grads to zero, call backward, and return "x" -> dx and the path of a parameter -> gradient.
+
+    Raises PropertyFailed unless all are finite.
+    """
     for _, owner, key in parameters(layer):
         owner.grads[key][...] = 0
     dx = layer.backward(*parts, cache)  # type: ignore[attr-defined]
-    return {"x": dx, **{path: owner.grads[key].copy() for path, owner, key in parameters(layer)}}
+    found = {"x": dx, **{path: owner.grads[key].copy() for path, owner, key in parameters(layer)}}
+    for name, gradient in found.items():
+        if not np.all(np.isfinite(gradient)):
+            raise PropertyFailed("a finite gradient", f"{name}, dy of shape {parts[0].shape}", gradient,
+                                 "finite numbers", "backward returned NaN or inf.")
+    return found
 
 
 def check_backward(layer: Bijection | Net, x: np.ndarray | None = None, rng: Seed = 0) -> None:
     """backward gives the derivative of <dy, y> + <dlog_det, log_det>, and adds to grads.
 
     The derivatives with respect to the input and every parameter, also of conditioners (Net), are
-    compared with finite differences in float64, along a direction that is half the gradient's own and
-    half random, within 1e-6 of the gradient's norm. A sample with a ReLU's kink within a step is left
-    out. Where that leaves none, the batch is moved a little; the check fails if none is left there.
+    proportional to the cotangents. They are compared with finite differences in float64, along a
+    direction that is half the gradient's own and half random, within 1e-6 of the gradient's norm. A
+    sample with a ReLU's kink within a step is left out. Where that leaves none, the batch is moved a
+    little; the check fails if none is left there.
     """
     for candidate, batch in examples(layer, x, rng, nets=True):
+        if not isinstance(candidate, Net):
+            finite_forward(candidate, batch)
         y, cache, log_det = _forward(candidate, batch)
         parts = cotangents(y, log_det, rng)[: 1 if isinstance(candidate, Net) else 2]
         found = gradients(candidate, cache, *parts)
         dx_kind, x_kind = (found["x"].dtype, found["x"].shape), (batch.dtype, batch.shape)
         if dx_kind != x_kind:
             raise PropertyFailed("dx of x's dtype and shape", describe(batch), dx_kind, x_kind)
-        for name, gradient in found.items():
-            if not np.all(np.isfinite(gradient)):
-                raise PropertyFailed("a finite gradient", f"{name}, {describe(batch)}", gradient,
-                                     "finite numbers", "backward returned NaN or inf.")
         candidate.backward(*parts, cache)  # type: ignore[call-arg]
         for name, owner, key in parameters(candidate):
             if not np.allclose(owner.grads[key], 2 * found[name], rtol=1e-9, atol=1e-12):
@@ -57,6 +67,10 @@ def check_backward(layer: Bijection | Net, x: np.ndarray | None = None, rng: See
                          "A second call with the same arguments adds another gradient than the first.")
                 raise PropertyFailed("accumulation of grads", name, owner.grads[key], 2 * found[name],
                                      cause)
+        for name, large in gradients(candidate, cache, *(1000 * part for part in parts)).items():
+            if not np.allclose(large, 1000 * found[name], rtol=1e-9, atol=1e-9):
+                raise PropertyFailed("linearity of backward", f"{name}, {describe(batch)}", large,
+                                     1000 * found[name], "dy and dlog_det are 1000 times as large.")
         compared = {name: _compare(candidate, batch, parts, found[name], name, rng)
                     or _compare(candidate, nearby(batch), parts, None, name, rng) for name in found}
         wrong = [name for name, pair in compared.items()
@@ -112,24 +126,25 @@ def _direction(gradient: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _explain(layer: Any, x: np.ndarray, parts: tuple[np.ndarray, ...], name: str) -> str:
     """Compare each cotangent's part of a wrong gradient separately, entry by entry."""
-    value, _ = _losses(layer, x, name, parts)
+    value = _losses(layer, x, name, parts)[0]
     if value.size > MAX_ENTRIES:
         return ""
-    pairs = {}
+    compared = {}
     for i, label in enumerate(("dy", "dlog_det")[: len(parts)]):
         single = tuple(part if i == j else 0 * part for j, part in enumerate(parts))
         gradient = gradients(layer, _forward(layer, x)[1], *single)[name]
         _, losses = _losses(layer, x, name, single)
-        expected = np.zeros(value.shape)
+        expected, tolerance = np.zeros(value.shape), np.zeros(value.shape)
         for index in np.ndindex(value.shape):
             unit = np.zeros(value.shape)
             unit[index] = 1
-            derivative, _, smooth = estimate_derivative(losses, value, unit, 1e-6)
-            expected[index] = np.sum(derivative[smooth])
-        pairs[label] = gradient, expected
-    sentences = list(explain_gradient(pairs, name, x))
+            derivative, error, smooth = estimate_derivative(losses, value, unit, 1e-6)
+            tolerance[index] = np.sum(error)
+            expected[index] = np.sum(derivative) if np.all(smooth) else gradient[index]  # not compared
+        compared[label] = gradient, expected, tolerance
+    sentences = list(explain_gradient(compared, name, x))
     if name == "x":
-        sentences += _explain_jacobian(layer, x, parts[0], pairs["dy"][0], pairs["dy"][1])
+        sentences += _explain_jacobian(layer, x, parts[0], *compared["dy"][:2])
     return " ".join(sentences)
 
 

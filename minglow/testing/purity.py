@@ -1,22 +1,31 @@
 """Purity: a layer modifies no argument, mixes no samples, and keeps no state outside its cache."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from minglow.bijection import Bijection, Module
-from minglow.params import parameters
-from minglow.testing.examples import Seed, examples, finite_forward, has_method, nearby, perturbed
-from minglow.testing.explain import PropertyFailed, describe, explain_ratio
+from minglow.testing.examples import Seed, examples, finite_forward, has_method, nearby
+from minglow.testing.explain import PropertyFailed, agree, describe, explain_ratio, explain_total
 from minglow.testing.gradients import cotangents, gradients
+
+__tracebackhide__ = True  # pytest shows the line that called a check, not the check's own lines
+
+# what changes outside a method's own result: who may change it
+RULES = {"parameter": "only initialize sets parameters", "constant": "only initialize sets constants",
+         "gradient": "only backward adds to gradients"}
 
 
 def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
     """Arguments stay unchanged, parameters change only in initialize, and equal calls repeat results."""
     for candidate, batch in examples(layer, x, rng):
-        saved, owned = _saved(candidate), _owned(candidate)
-        before = [(label, value, value.copy()) for label, value in saved.items()]
+        fresh, owned = copy.deepcopy(candidate), _owned(candidate)
+        for label, value in owned.items():
+            if label.startswith("gradient"):
+                value[...] = 1  # so that it shows where one is set to zero
+        before = [(label, value, value.copy()) for label, value in owned.items()]
         y, log_det, cache = finite_forward(candidate, batch.copy())
         dy, dlog_det = cotangents(y, log_det, rng)
         calls = {"forward": {"x": batch}, "inverse": {"y": y},
@@ -27,17 +36,18 @@ def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -
             getattr(candidate, name)(*arguments.values())
             where = f"{name}, {describe(batch)}"
             for label, value, old in before + given:
-                if not np.array_equal(value, old, equal_nan=True):
-                    raise PropertyFailed("purity", where, value, old, f"{name} wrote to {label} in place"
-                                         + (": only initialize sets parameters." if label in saved else
-                                            ": it must write to a copy."))
+                rule = RULES.get(label.split()[0], "it must write to a copy")
+                if not np.array_equal(value, old, equal_nan=True) and name not in rule:
+                    raise PropertyFailed("purity", where, value, old,
+                                         f"{name} wrote to {label} in place: {rule}.")
             for key, array in _owned(candidate).items():
                 if array is not owned[key]:
                     raise PropertyFailed("purity", where, f"{key} rebound", "the same array", "Write "
                                          "params[...][...] = and grads[...] +=: an optimizer holds "
                                          "views of them.")
         repeated: list[tuple[str, tuple[Any, ...], tuple[Any, ...], str]] = [
-            ("forward", candidate.forward(batch), (y, log_det), "forward keeps state between calls."),
+            ("forward", candidate.forward(batch), (y, log_det),
+             "Two equal calls differ: forward keeps state between calls or draws random numbers."),
             ("forward_only", candidate.forward_only(batch), (y, log_det),
              "It must return forward's y and log_det."),
             ("inverse_only", (candidate.inverse_only(y),), candidate.inverse(y),
@@ -47,6 +57,33 @@ def check_purity(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -
                 if not np.array_equal(found, first):
                     where = f"{name}, {describe(batch)}"
                     raise PropertyFailed("repeatability", where, found, first, cause)
+        _check_history(candidate, fresh, batch, rng)
+
+
+def _check_history(layer: Bijection, fresh: Bijection, x: np.ndarray, rng: Seed) -> None:
+    """A call neither changes an earlier call's results nor gives other ones than in a fresh copy."""
+    other = nearby(x)
+    returned = [(name, value, value.copy()) for name, result in _call_all(layer, x, rng)
+                for value in _arrays(result)]
+    for (name, result), (_, expected) in zip(_call_all(layer, other, rng), _call_all(fresh, other, rng)):
+        where = f"{name}, {describe(x)}"
+        for earlier, value, old in returned:
+            if not np.array_equal(value, old, equal_nan=True):
+                raise PropertyFailed("purity", where, value, old, f"{name} wrote to a result of an "
+                                     f"earlier call of {earlier}: results must be new arrays.")
+        for found, value in zip(_arrays(result), _arrays(expected)):
+            if found.shape != value.shape or not agree(found, value, 1e-11):
+                raise PropertyFailed("repeatability", where, found, value, f"{name} keeps state: a copy "
+                                     "that was never called gives the expected value.")
+
+
+def _call_all(layer: Bijection, x: np.ndarray, rng: Seed) -> Iterator[tuple[str, Any]]:
+    """Call forward, inverse and backward in turn, and yield each one's name and result."""
+    y, log_det, cache = layer.forward(x)
+    yield "forward", (y, log_det, cache)
+    parts = cotangents(y, log_det, rng)
+    yield "inverse", layer.inverse(y)
+    yield "backward", layer.backward(*parts, cache)
 
 
 def check_samples(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
@@ -55,25 +92,33 @@ def check_samples(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) 
     dx is left out for a layer without backward.
     """
     for candidate, batch in examples(layer, x, rng):
-        y, log_det, cache = finite_forward(candidate, batch)
-        dy, dlog_det = cotangents(y, log_det, rng)
-        differentiable = has_method(candidate, "backward")
-        complete = {"y": y, "log_det": log_det}
-        if differentiable:
-            complete["dx"] = candidate.backward(dy, dlog_det, cache)
-        for label, chosen in ("one sample", slice(0, 1)), ("in reverse order", slice(None, None, -1)):
-            # Copies, since some libraries' functions refuse a view in reverse order.
-            y, log_det, cache = finite_forward(candidate, batch[chosen].copy())
-            parts = {"y": y, "log_det": log_det}
-            if differentiable:
-                parts["dx"] = candidate.backward(dy[chosen].copy(), dlog_det[chosen].copy(), cache)
-            for name, part in parts.items():
-                found = complete[name][chosen]
-                if not _agree(found, part, 1e-11):
-                    where = f"{name}, {label}, {describe(batch)}"
-                    ratio = explain_ratio(found, part, batch, name) if len(part) == 1 else ""
-                    raise PropertyFailed("independence of samples", where, found, part,
-                                         ratio or "It depends on the rest of the batch.")
+        dy, dlog_det = cotangents(*finite_forward(copy.deepcopy(candidate), batch)[:2], rng)
+        complete = _results_of(candidate, batch, dy, dlog_det)
+        singles = [_results_of(candidate, *(part[i : i + 1] for part in (batch, dy, dlog_det)))
+                   for i in range(len(batch))]
+        alone = {name: np.concatenate([single[name] for single in singles]) for name in complete}
+        reverse = _results_of(candidate, *(part[::-1] for part in (batch, dy, dlog_det)))
+        for label, results in ("in a batch of one", alone), (
+                "in reverse order", {name: part[::-1] for name, part in reverse.items()}):
+            for name, expected in results.items():
+                if not agree(complete[name], expected, 1e-11):
+                    cause = (explain_total(complete[name], expected) if name == "log_det" else
+                             explain_ratio(complete[name], expected, batch, name))
+                    where = f"{name}, each sample {label}, {describe(batch)}"
+                    raise PropertyFailed(
+                        "independence of samples", where, complete[name], expected,
+                        cause or "It depends on the rest of the batch, or on earlier calls.")
+
+
+def _results_of(layer: Bijection, x: np.ndarray, dy: np.ndarray, dlog_det: np.ndarray,
+                ) -> dict[str, np.ndarray]:
+    """y, log_det, and dx if there is backward, of a copy that was never called."""
+    layer = copy.deepcopy(layer)
+    y, log_det, cache = finite_forward(layer, x.copy())  # some functions refuse a view in reverse order
+    results = {"y": y.copy(), "log_det": log_det}
+    if has_method(layer, "backward"):
+        results["dx"] = layer.backward(dy.copy(), dlog_det.copy(), cache).copy()
+    return results
 
 
 def check_cache(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
@@ -108,72 +153,11 @@ def check_cache(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) ->
                                          "argument y is forward's output.")
 
 
-def check_updates(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0) -> None:
-    """Parameters that are changed in place, as training does, count in every method from then on.
-
-    A layer that was called and then changed gives the results of a copy that was never called. Besides,
-    inverse's x depends on a parameter exactly if forward's y does, and log_det only if y does, but near
-    x = 0. The gradients are left out for a layer without backward.
-    """
-    for candidate, example in examples(layer, x, rng):
-        batch = nearby(example)  # where y depends on every parameter, as x**p at x = 1 does not
-        fresh = copy.deepcopy(candidate)
-        y, log_det, cache = finite_forward(candidate, batch)
-        parts = cotangents(y, log_det, rng)
-        if has_method(candidate, "backward"):
-            candidate.backward(*parts, cache)
-        results = _results(candidate, batch, y)
-        updated = perturbed(fresh, rng, 1e-3)
-        for (path, owner, name), (_, other, _) in zip(parameters(candidate), parameters(updated)):
-            y = results["forward's y"]  # with the parameters that were changed before this one
-            results["inverse's x"] = candidate.inverse(y)[0]
-            owner.params[name][...] = other.params[name]
-            after = _results(candidate, batch, y)
-            # Between the two limits lies what may be rounding, or a parameter that hardly matters here.
-            changed = [key for key in results if not _agree(after[key], results[key], 1e-8)]
-            same = [key for key in results if _agree(after[key], results[key], 1e-12)]
-            missing = [key for key in ("forward's y", "inverse's x") if key in same]
-            if missing and changed and (
-                    changed != ["forward's log_det"] or np.min(np.abs(batch)) > 1e-3):
-                raise PropertyFailed("an update of the parameters", f"{path}, {describe(batch)}",
-                                     f"a change of {' and '.join(changed)} only",
-                                     f"one of {' and '.join(missing)}, too")
-            results = after
-        found, expected = _results(candidate, batch, y), _results(updated, batch, y)
-        for called, values in (candidate, found), (updated, expected):
-            if has_method(called, "backward"):
-                values |= {f"backward's {name}": gradient for name, gradient in gradients(
-                    called, called.forward(batch)[2], *parts).items()}
-        for name, value in found.items():
-            if not _agree(value, expected[name], 1e-9):
-                raise PropertyFailed("an update of the parameters", f"{name}, {describe(batch)}", value,
-                                     expected[name], "A copy that has the same parameters and was never "
-                                     "called gives the expected value: the layer remembers an old one.")
-
-
-def _agree(found: np.ndarray, expected: np.ndarray, tolerance: float) -> bool:
-    """Whether two arrays are equal, NaN included, relative to the largest value or to 1."""
-    scale = 1 + np.max(np.abs(expected), initial=0, where=np.isfinite(expected))
-    return np.allclose(found, expected, rtol=0, atol=tolerance * scale, equal_nan=True)
-
-
-def _results(layer: Bijection, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """inverse's x, and forward's y and log_det; forward comes last, since it may refresh a memo."""
-    back = layer.inverse(y)[0]
-    new_y, log_det, _ = layer.forward(x)
-    return {"forward's y": new_y, "inverse's x": back, "forward's log_det": log_det}
-
-
 def _owned(layer: Bijection) -> dict[str, np.ndarray]:
-    """Every parameter and gradient array, by name; FlatParams makes views of them."""
-    return {f"{kind} {path}": arrays[name] for path, owner, name in parameters(layer)
-            for kind, arrays in (("parameter", owner.params), ("gradient", owner.grads))}
-
-
-def _saved(layer: Bijection) -> dict[str, np.ndarray]:
-    """Every array that a checkpoint of the layer holds, by kind and path."""
+    """Every parameter, constant and gradient, by kind and path; FlatParams makes views of them."""
     return {f"{kind} {path}.{name}".replace(" .", " "): value for path, part in layer.walk()
-            for kind, arrays in (("parameter", part.params), ("constant", part.constants))
+            for kind, arrays in (("parameter", part.params), ("constant", part.constants),
+                                 ("gradient", part.grads))
             for name, value in arrays.items()}
 
 

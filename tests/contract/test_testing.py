@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -284,7 +286,8 @@ WRONG = [
     (WrongSign(), check_log_det, "log_det has the wrong sign; it is that of the inverse map"),
     (SumsOverTheBatch(), check_log_det, "the sum over the batch: log_det has one number per sample"),
     (ScalarLogDet(), check_log_det, "it is neither a scalar nor a sum"),
-    (DropsAChannel(), check_log_det, "found 3, expected 4. A bijection has as many outputs as inputs"),
+    (DropsAChannel(), check_log_det,
+     r"y of shape \(3, 3\), expected 3 samples of 4 values. A bijection has as many outputs as inputs"),
     (ForgetsLogDetInBackward(), check_backward,
      r"with respect to log_s .* expected [\d.]+. The part from dlog_det is 0.$"),
     (AveragesTheGradient(), check_backward,
@@ -296,13 +299,17 @@ WRONG = [
      "smooth forward fails at x, .*3 of 3 samples with a kink or a jump .* if forward is continuous"),
     (Rebinds(), check_purity, "gradient log_s rebound.*: an optimizer holds views of them"),
     (RemembersItsOutput(), check_cache, "Another call of forward in between changed it"),
-    (ReturnsNaN(), check_log_det, "a finite forward fails at y, .*bounded domain needs a batch inside"),
+    (ReturnsNaN(), check_log_det, "finite forward fails at y, .*domain is bounded, pass a batch inside"),
+    (ReturnsNaN(), check_backward, "a finite forward fails at y"),
     (ReturnsNaNBackwards(), check_backward, "a finite gradient fails at x"),
+    (ReturnsNaNBackwards(), check_cache, "a finite gradient fails at x"),
+    (ReturnsNaNBackwards(), check_backends, "a finite gradient fails at x"),
     (EpsilonInTheInverse(), check_inverse,
      "differs from forward's by a constant 1.0e-06, such as an epsilon. log_det agrees with"),
     (coupling(SwapsHalves), check_inverse, "inverse undoes forward up to a swap of the halves"),
     (CachesItsInput(), check_cache, "log_s.*inverse must cache the intermediates of forward"),
-    (NormalizesByTheBatch(), check_samples, "y, one sample.*It depends on the rest of the batch"),
+    (NormalizesByTheBatch(), check_samples, "y, each sample in a batch of one.* the rest of the batch"),
+    (SumsOverTheBatch(), check_samples, "log_det, each .* the sum over the batch: log_det has one"),
     (InitializesInForward(), check_purity, "forward wrote to parameter log_s in place: only initialize"),
     (WritesToItsCotangent(), check_purity, "backward wrote to its argument dy in place: .*to a copy"),
     (DividesByTheDeviation(), check_initialize,
@@ -439,9 +446,106 @@ class Multiplies(mg.ActNorm):
         return y * np.exp(self.params["log_scale"]) - self.params["shift"], y
 
 
+class SlightlyOff(Scale):
+    def backward(self, dy, dlog_det, cache):
+        return super().backward(dy, dlog_det, cache) * (1 + 1e-5)
+
+
+class ClipsItsCotangent(Scale):
+    def backward(self, dy, dlog_det, cache):
+        return super().backward(np.clip(dy, -5, 5), dlog_det, cache)
+
+
+class IgnoresTheSign(Wave):
+    def backward(self, dy, dlog_det, cache):
+        return super().backward(dy, np.abs(dlog_det), cache)
+
+
+class ZeroesGradients(Scale):
+    def forward(self, x):
+        self.grads["log_s"][...] = 0
+        return super().forward(x)
+
+
+class ZeroesGradientsInInverse(Scale):
+    def inverse(self, y):
+        self.grads["log_s"][...] = 0
+        return super().inverse(y)
+
+
+class ReusesItsOutput(Scale):
+    buffers: ClassVar = {}
+
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        buffer = self.buffers.setdefault((x.shape, x.dtype), y.copy())
+        buffer[...] = y
+        return buffer, log_det, cache
+
+
+class RemembersByShape(Scale):
+    def __init__(self, channels=4):
+        super().__init__(channels)
+        self._memo = {}
+
+    def forward(self, x):
+        return self._memo.setdefault((x.shape, x.dtype), super().forward(x))
+
+
+class RemembersByShapeForAll(RemembersByShape):
+    memo: ClassVar = {}
+
+    def forward(self, x):
+        self._memo = self.memo
+        return super().forward(x)
+
+
+class DrawsNoise(Scale):
+    def forward(self, x):
+        return super().forward(x + 1e-3 * np.random.default_rng().standard_normal(x.shape))
+
+
+class InitializesAnAttribute(Scale):
+    factor = 1.0
+
+    def initialize(self, x):
+        self.factor = float(x.std())
+        return super().initialize(x)
+
+    def forward(self, x):
+        y, log_det, cache = super().forward(x * self.factor)
+        return y, log_det + x[0].size * np.log(self.factor), cache
+
+
+class Broadcasts(Scale):
+    """A right layer that does not check the number of channels."""
+
+    def check(self, x):
+        pass
+
+
 NORMAL = np.random.default_rng(0).standard_normal((3, 4))
 WRONG += [
-    (AveragesTheGradient(), check_samples, "dx, one sample, .* too small by a factor B = 3"),
+    (SlightlyOff(), check_backward,
+     r"to x .* The part from dy is wrong by 1e-05 of its largest entry\.$"),
+    (ClipsItsCotangent(), check_backward, r"linearity of backward fails at x, .* 1000 times as large"),
+    (IgnoresTheSign(), check_backward,
+     r"The part from dlog_det is wrong\. In this batch only samples 0, 2 are wrong"),
+    (ZeroesGradients(), check_purity,
+     "forward wrote to gradient log_s in place: only backward adds to gradients"),
+    (ZeroesGradientsInInverse(), check_purity, "inverse wrote to gradient log_s in place"),
+    (ReusesItsOutput(), check_purity,
+     "forward wrote to a result of an earlier call of forward: results must be new arrays"),
+    (RemembersByShape(), check_purity, "forward keeps state: a copy that was never called gives the"),
+    (RemembersByShapeForAll(), check_samples, "the rest of the batch, or on earlier calls"),
+    (DrawsNoise(), check_purity, "Two equal calls differ: forward keeps state .* or draws random"),
+    (InitializesAnAttribute(), check_initialize,
+     "attribute factor of Init.* expected None. Another attribute is not loaded from a file"),
+    (Broadcasts(9), check_returns,
+     r"equal dimensions .* x of shape \(3, 2, 4, 1\), .* If forward is not meant for x of this shape"),
+    (Broadcasts(1), check_returns, r"backward after forward fails at x of shape \(3, 4\), .*: found "
+     "raised ValueError in backward, test_testing.py.* it must raise ValueError: see minglow"),
+    (AveragesTheGradient(), check_samples, "dx, each sample .* too small by a factor B = 3"),
     (AlmostRight(), check_log_det, r"difference [^)]*\)\. inverse undoes forward: look at log_det"),
     (WaveWithoutLogDet(), check_log_det, r"log_det is 0\.$"),
     (LeakyWithWrongSign(), check_log_det, "log_det has the wrong sign"),
@@ -521,6 +625,16 @@ def test_samples_on_a_kink_are_left_out():
         check_log_det(LeakyWithWrongSign(), x)
 
 
+@pytest.mark.parametrize("channels", [2, 3, 5, 6, 7, 8])
+def test_a_layer_that_does_not_check_its_channels_passes(channels):
+    check_layer(Broadcasts(channels))
+
+
+@pytest.mark.parametrize("layer", [ReusesItsOutput(), RemembersByShape()])
+def test_the_batch_is_not_blamed_for_what_a_layer_remembers(layer):
+    check_samples(layer)
+
+
 class HidesItsNet(Scale):
     def __init__(self):
         super().__init__()
@@ -529,7 +643,8 @@ class HidesItsNet(Scale):
 
 @pytest.mark.parametrize("use", [check_layer, lambda layer: mg.Flow(layer, mg.StandardNormal((4,)))])
 def test_a_net_that_is_not_registered_is_refused(use):
-    message = r"HidesItsNet has a Dense in its attribute nets, .* add self.children\['nets'\] = "
+    message = (r"HidesItsNet has a Sequence in its attribute nets\['first'\]\[0\], .* add "
+               r"self.children\['netsfirst0'\] = self.nets\['first'\]\[0\] to __init__")
     with pytest.raises(ValueError, match=message):
         use(HidesItsNet())
     layer = HidesItsNet()
@@ -537,15 +652,44 @@ def test_a_net_that_is_not_registered_is_refused(use):
     mg.Flow(layer, mg.StandardNormal((4,)))
 
 
-class HidesAnArray(Scale):
-    def __init__(self):
-        super().__init__()
-        self.offset = np.zeros(4)
+def holding(value):
+    layer = Scale()
+    layer.held = value
+    return layer
 
 
-def test_an_array_that_is_not_registered_is_refused():
-    with pytest.raises(ValueError, match=r"array in its attribute offset, .*add_param.*constants"):
-        check_layer(HidesAnArray())
+def closure_over(value):
+    return lambda: value
+
+
+@pytest.mark.parametrize("use", [check_layer, lambda layer: mg.Flow(layer, mg.StandardNormal((4,)))])
+@pytest.mark.parametrize(("value", "message"), [
+    (np.zeros(4), r"an array in its attribute held, .*add_param\('held', .*constants\['held'\]"),
+    (np.arange(4), "an array in its attribute held,"),
+    ([np.zeros(4)], r"an array in its attribute held\[0\], .*add_param\('held0'"),
+    ({"a": np.zeros(4)}, r"attribute held\['a'\]"),
+    (closure_over(np.zeros(4)), r"an array in its attribute held\.__closure__"),
+    (partial(closure_over, np.zeros(4)), r"an array in its attribute held\.args\[0\]"),
+    (mlp(4, 3, 4, 0).forward, r"a Sequence in its attribute held\.__self__, .*children\['held'\] = "),
+    (closure_over(mlp(4, 3, 4, 0)), r"a Sequence in its attribute held\.__closure__"),
+])
+def test_what_is_not_registered_is_refused(use, value, message):
+    with pytest.raises(ValueError, match=message):
+        use(holding(value))
+
+
+def test_numbers_and_what_is_only_remembered_are_accepted():
+    layer = holding((np.float32(3), "text", np.float32, closure_over(3)))
+    layer._memo = np.zeros(4)
+    layer.held_again = layer.held
+    check_layer(layer)
+
+
+def test_a_list_among_the_children_is_refused():
+    layer = Scale()
+    layer.children["nets"] = [mlp(4, 3, 4, 0)]
+    with pytest.raises(ValueError, match=r"expected children\['nets'\] to be a module, got a list"):
+        check_layer(layer)
 
 
 def with_parameter(value, dtype=np.float64, gradient=True):
@@ -625,8 +769,8 @@ def test_the_command_prints_passed_and_failed_properties(capsys):
     assert "FAILED  log_det     log_det = log|det dy/dx| fails at x of shape (3, 2, 3, 4)" in shown
     assert "passed  inverse" in shown and shown.endswith("2 of 11 properties failed\n")
     assert main(["check", "test_testing:coupling"]) == 0  # a function
-    assert main(["check", "test_testing:DropsAChannel"]) == 1
-    assert "FAILED  inverse     raised ValueError in inverse, test_testing" in capsys.readouterr().out
+    assert main(["check", "test_testing:OutOfRange"]) == 1
+    assert "FAILED  samples     raised IndexError in forward, test_testing" in capsys.readouterr().out
     assert main(["check", "test_testing:ReturnsNothing"]) == 1
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 4 and shown[1].startswith("FAILED  returns")
@@ -634,11 +778,12 @@ def test_the_command_prints_passed_and_failed_properties(capsys):
 
 
 @pytest.mark.parametrize(("target", "message"), [
-    ("test_testing", "expected module:name, such as"), (":Scale", "expected module:name"),
+    ("test_testing", "expected the name of a module"), (":Scale", "expected the name of a module"),
     ("no_such:Scale", "no_such:Scale cannot be built: raised ModuleNotFoundError"),
     ("test_testing:Nothing", "cannot be built: raised AttributeError"),
     ("test_testing:exits", "cannot be built: raised SystemExit in exits, test_testing.py:"),
-    ("./test_testing.py:Scale", "expected module:name, such as my_module:MyLayer"),
+    ("./test_testing.py:Scale", "as in import, and of a layer in it, such as my_module:MyLayer"),
+    ("./test_testing:Scale", "as in import, and of a layer in it, such as my_module:MyLayer"),
     ("test_testing:Misspelt", "test_testing:Misspelt: raised NameError in forward, test_testing.py:"),
     ("minglow:AffineCoupling", "AffineCoupling requires net: name a function without arguments"),
     ("test_testing:cubic", "cubic requires x"),
@@ -648,6 +793,12 @@ def test_targets_that_cannot_be_checked_get_a_single_line(target, message, capsy
     assert main(["check", target]) == 1
     shown = capsys.readouterr().err
     assert message in shown and shown.count("\n") == 1
+
+
+class OutOfRange(Scale):
+    def forward(self, x):
+        x[1]  # fails for a batch of one
+        return super().forward(x)
 
 
 def a_number():
@@ -677,6 +828,15 @@ def test_the_decorator_runs_every_check(layer, check):
     expected_failed_checks=lambda layer: dict.fromkeys(("log_det", "backward"), "forgets the pixels"))
 def test_expected_failures_are_marked(layer, check):
     check(layer)
+
+
+@pytest.mark.parametrize(("layers", "expected", "message"), [
+    ([Scale()], lambda layer: {"inverze": "x"}, "among returns, purity, .* got 'inverze'"),
+    ([Scale()], {"inverse": "x"}, "function of a layer, got dict"),
+    (Scale(), None, "a list of layers, got Scale"), ([Scale], None, "got the class Scale")])
+def test_wrong_arguments_of_the_decorator_are_refused(layers, expected, message):
+    with pytest.raises(ValueError, match=message):
+        parametrize_with_checks(layers, expected_failed_checks=expected)
 
 
 def test_layer_checks_are_named_after_their_properties():
