@@ -31,10 +31,10 @@ def memo(method: Callable[[Any, np.ndarray], Any]) -> Callable[[Any, np.ndarray]
     def remembering(layer: Any, matrix: np.ndarray) -> Any:
         if not on_host(matrix):
             return method(layer, matrix)
-        last, result = layer.results.get(method.__name__, NOTHING)
+        last, result = layer._results.get(method.__name__, NOTHING)
         if matrix.dtype != last.dtype or not (matrix == last).all():
             result = method(layer, matrix)
-            layer.results[method.__name__] = matrix.copy(), result
+            layer._results[method.__name__] = matrix.copy(), result
         return result
     return remembering
 
@@ -68,7 +68,7 @@ class InvConv1x1(Bijection):
 
     def __init__(self, channels: int, rng: Rng = None, dtype: type = np.float32) -> None:
         super().__init__()
-        self.results: dict[str, tuple[np.ndarray, Any]] = {}  # what `memo` remembers
+        self._results: dict[str, tuple[np.ndarray, Any]] = {}  # what `memo` remembers
         self.add_matrix(random_rotation(channels, rng), dtype)
 
     def add_matrix(self, matrix: np.ndarray, dtype: type) -> None:

@@ -441,6 +441,21 @@ class AlmostRight(Scale):
         return y, log_det * (1 + 1e-6), cache
 
 
+class TooLarge(Scale):
+    def forward(self, x):
+        y, log_det, cache = super().forward(x)
+        return y, 1.3 * log_det, cache
+
+
+def test_one_number_has_no_factor():
+    layer = perturbed(TooLarge())
+    with pytest.raises(PropertyFailed, match=r"factor 1\.3 in every entry"):
+        check_log_det(layer, NORMAL)
+    with pytest.raises(PropertyFailed, match="look at log_det") as failure:
+        check_log_det(layer, NORMAL[:1])
+    assert "factor" not in str(failure.value)
+
+
 class Multiplies(mg.ActNorm):
     def inverse(self, y):
         return y * np.exp(self.params["log_scale"]) - self.params["shift"], y
