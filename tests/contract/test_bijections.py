@@ -51,6 +51,36 @@ def test_every_property_at_every_shape_with_more_seeds(name, shape):
         check(name, shape, seed)
 
 
+@pytest.mark.parametrize("name", BIJECTIONS)
+def test_what_diagnosis_reads_agrees_with_forward(name):
+    """trace's y and the sum of its log_dets, and the scales of layers that have them."""
+    make, shapes = BIJECTIONS[name]
+    rng = np.random.default_rng(0)
+    layer = perturbed(make(shapes[1], rng, np.float64), rng)
+    x = rng.standard_normal((3, *shapes[1]))
+    y, log_det, _ = layer.forward(x)
+    visits = []
+
+    def collect():
+        visits.append((yield from layer.trace(x)))
+
+    found = sum(visit[3] for visit in collect())
+    np.testing.assert_allclose(visits[0], y, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(found, log_det, rtol=1e-12, atol=1e-12)
+    if hasattr(layer, "scales"):
+        scales = layer.scales(x)
+        np.testing.assert_allclose(np.log(scales).reshape(3, -1).sum(axis=1), log_det, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_initialize_of_a_conditioner_returns_its_output(name):
+    make, shape = NETS[name]
+    net = perturbed(make(rng=0))
+    x = np.random.default_rng(0).standard_normal((3, *shape))
+    y = net.initialize(x)
+    np.testing.assert_allclose(y, net.forward(x)[0], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", NETS)
 @given(seed=strategies.seeds)
 def test_conditioners_backward_is_the_derivative(name, seed):

@@ -5,8 +5,9 @@ import pytest
 
 import minglow as mg
 from minglow.bases import Base
-from minglow.dequantization.dequantizers import Dequantizer
-from minglow.nets import Bias, Dense, NormReLU, ShiftScale, conv_net, mlp
+from minglow.dequantization.dequantizers import Dequantizer, VariationalDequantizer
+from minglow.models.base import ModelConfig
+from minglow.nets import Bias, Dense, EdgeBias, NormReLU, ShiftScale, conv_net, mlp
 from minglow.training.optimizers import clip_norm
 
 
@@ -249,6 +250,24 @@ def test_numbers_that_overflow_the_dtype_of_the_flow():
         flow.log_prob(np.full((1, 4, 4, 1), 1e300))
 
 
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: mg.Chain(3), "^expected each layer of a chain to be a Bijection, got a int$"),
+    (lambda: mg.Flow(3, mg.StandardNormal((4,))), "^expected a flow's bijection to be a Bijection, got"),
+    (lambda: mg.Flow(mg.ActNorm(4), 3), "^expected a flow's base to be a Base, got a int$"),
+    (lambda: mg.AffineCoupling(mg.ActNorm(4)), "^expected a conditioner to be a Net, got a ActNorm$"),
+    (lambda: mg.AffineCoupling(mlp(2, 4, 4), identity_channels=0),
+     "^expected identity_channels to be a whole number of at least 1, got 0$"),
+    (lambda: Base((4,), classes=-1), "^expected classes to be a whole number of at least 0, got -1$"),
+    (lambda: mg.nice((3,)), r"^expected an even number of values, got shape \(3,\)$"),
+    (lambda: mg.dequantize([1, 2], 256), "^expected images to be an array, got"),
+    (lambda: VariationalDequantizer((2, 2, 1), 256, 4).dequantize([1, 2]),
+     "^expected images to be an array, got"),
+])
+def test_the_argument_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 def test_a_list_is_no_array():
     flow = mg.glow((2,), flow_steps=1, hidden=4, rng=0)
     with pytest.raises(ValueError, match=r"Flow expected an array of shape \(B, .*, got a list"):
@@ -315,8 +334,12 @@ def test_other_channels_inside_a_net(net):
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"shape": (6, 8, 1)}, r"divisible by 2\^levels = 4, got shape \(6, 8, 1\)"),
+    ({"shape": (8, 6, 1)}, r"divisible by 2\^levels = 4, got shape \(8, 6, 1\)"),
+    ({"shape": (12, 8, 1), "levels": 3}, r"divisible by 2\^levels = 8, got shape \(12, 8, 1\)"),
     ({"shape": (8, 8)}, r"expected images \(h, w, C\)"),
-    ({"shape": (4,), "levels": 2}, "vectors of an even length and levels=1"),
+    ({"shape": (4,), "levels": 2}, "^expected vectors of an even length and levels=1"),
+    ({"shape": (4,), "coupling": mg.ActNorm},
+     "^expected coupling to be AffineCoupling, AdditiveCoupling, or a partial of one, got <class"),
     ({"shape": (3,), "levels": 1}, r"got shape \(3,\)"),
     ({"shape": (8, 8, 1), "flow_steps": 0}, "flow_steps to be a whole number of at least 1, got 0"),
 ])
@@ -333,6 +356,8 @@ def test_a_reversible_chain_has_its_settings_checked():
 
 def test_a_bias_of_another_width():
     """One channel would broadcast."""
+    with pytest.raises(ValueError, match=r"EdgeBias expected .*\(B, \.\.\., 3\), got \(2, 4, 4, 1\)"):
+        EdgeBias(3).forward(images(2, 4, 4, 1))
     with pytest.raises(ValueError, match=r"Bias expected .*\(B, \.\.\., 3\), got \(2, 1\)"):
         Bias(3).forward(images(2, 1))
 
@@ -355,6 +380,10 @@ def test_a_missing_method_of_the_contract_is_named():
             getattr(base, method)(*[None] * arguments)
     with pytest.raises(NotImplementedError, match=r"^Dequantizer has no dequantize$"):
         Dequantizer(2).dequantize(None, None)
+    with pytest.raises(NotImplementedError, match=r"^ModelConfig has no build_parts$"):
+        ModelConfig((4,)).build_parts(None)
+    with pytest.raises(NotImplementedError, match=r"^ModelConfig has no min_parameters$"):
+        ModelConfig((4,)).min_parameters()
 
 
 def test_a_base_with_classes_has_the_density_of_each():

@@ -1,6 +1,7 @@
 """Initialization, seeds, defaults and names of what constructors build, and the default backend."""
 
 import sys
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,15 @@ import pytest
 
 import minglow as mg
 from minglow import kernels
+from minglow.bases import Base
+from minglow.dequantization.dequantizers import VariationalDequantizer
 from minglow.layers.invconv import random_rotation
 from minglow.layers.invconv_lu import lu_factors
+from minglow.models.autoencoder import fit
+from minglow.models.glow import split_prior
+from minglow.models.vae import VAE
 from minglow.nets import (
+    AsNet,
     Conv,
     Dense,
     EdgeBias,
@@ -25,7 +32,9 @@ from minglow.nets import (
     paper_conv_net,
     res_net,
 )
+from minglow.params import parameters
 from minglow.testing import perturbed
+from minglow.training.optimizers import PolyakAverage
 
 
 def arrays(module):
@@ -171,6 +180,35 @@ def test_an_mlp_is_dense_relu_dense_relu_dense():
     assert dense.params["weight"].std() == pytest.approx(0.05, rel=0.1) and "bias" not in dense.params
 
 
+DEFAULTS = {
+    mg.TopPrior: {"classes": 0}, mg.StandardNormal.sample: {"temperature": 1.0},
+    Base.sample: {"temperature": 1.0}, TransposedConv: {"size": 3, "std": 0.05},
+    NormReLU: {"factor": 1.0}, mg.Checkerboard: {"parity": 0}, mg.CheckerboardNet: {"parity": 0},
+    mg.Logit: {"margin": 0.05}, PolyakAverage: {"ema_decay": 0.999},
+    mg.autoencoder: {"latent": 16, "hidden": 256}, mg.vae: {"latent": 16, "hidden": 256},
+    VAE.elbo: {"samples": 1}, VAE.log_prob_bound: {"samples": 100},
+    fit: {"steps": 2500, "batch_size": 64, "learning_rate": 1e-3, "seed": 0},
+    VariationalDequantizer: {"hidden": 32, "flow_steps": 2},
+}
+
+
+@pytest.mark.parametrize("function", DEFAULTS)
+def test_defaults_are_those_of_the_docs(function):
+    parameters = signature(function).parameters
+    assert {name: parameters[name].default for name in DEFAULTS[function]} == DEFAULTS[function]
+
+
+@pytest.mark.parametrize(("module", "names"), [
+    (Residual(Dense(2, 2)), {"net.weight", "net.bias"}),
+    (AsNet(mg.ActNorm(2)), {"bijection.log_scale", "bijection.shift"}),
+    (mg.Checkerboard(mg.ActNorm(2)), {"inner.log_scale", "inner.shift"}),
+    (mg.CheckerboardNet(Dense(2, 2)), {"net.weight", "net.bias"}),
+    (VariationalDequantizer((2, 2, 1), 2, 4, 1), {"bijection.0.net.0.weight"}),
+])
+def test_files_name_parameters_by_the_children_above_them(module, names):
+    assert names <= {path for path, _, _ in parameters(module)}
+
+
 def test_names_lead_to_every_parameter():
     flow = mg.glow((4, 4, 1), levels=2, flow_steps=1, hidden=4, rng=0)
     assert "bijection.steps.3.net.0.weight" in flow.flat.where
@@ -213,6 +251,17 @@ def test_a_long_sum_of_float32_is_initialized_to_mean_zero():
     exact = x.astype(np.float64)
     np.testing.assert_allclose(layer.params["shift"], -exact.mean(axis=0), rtol=1e-7)
     np.testing.assert_allclose(layer.params["log_scale"], -np.log(exact.std(axis=0)), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_split_prior_is_the_identity_at_first(dtype):
+    prior = split_prior(4, dtype)
+    x = np.random.default_rng(0).standard_normal((3, 2, 2, 4)).astype(dtype)
+    y, log_det, _ = prior.forward(x)
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(log_det, 0)
+    assert {owner.params[name].dtype for _, owner, name in parameters(prior)} == {np.dtype(dtype)}
+    assert prior.settings()["scale"] == "minglow.layers.scale.exp_scale"
 
 
 def test_scales_at_the_initialization():

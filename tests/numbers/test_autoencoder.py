@@ -237,6 +237,11 @@ def test_equal_seeds_give_equal_samples():
     assert np.any(model.sample(3, 1) != model.sample(3, 2))
     z = np.random.default_rng(1).standard_normal((3, LATENT))
     np.testing.assert_array_equal(model.sample(3, 1), model.from_latents(z))
+    single, rng = build("VAE", dtype=np.float32), np.random.default_rng(1)
+    means = single.from_latents(rng.standard_normal((3, LATENT), np.float32))
+    noise = rng.standard_normal(means.shape, np.float32)
+    np.testing.assert_allclose(single.sample(3, 1, noise=True),
+                               means + np.exp(single.params["log_sigma"]) * noise, rtol=1e-6)
 
 
 @both
@@ -313,6 +318,8 @@ def test_arrays_are_cast_to_the_models_dtype(name):
     np.testing.assert_array_equal(model.reconstruct(x.astype(np.float64)), model.reconstruct(x))
     assert model.loss_backward(x.astype(np.float64), 7)[0] == model.loss_backward(x, 7)[0]
     assert model.reconstruct(X).dtype == np.float32
+    if name == "VAE":
+        assert model.elbo(X, 0).dtype == model.log_prob_bound(X, 0, 2).dtype == np.float32
 
 
 @both

@@ -76,6 +76,36 @@ def test_noise_follows_the_seed_and_the_images_stay_unchanged(name):
     np.testing.assert_array_equal(images, original)
 
 
+@every_dequantizer
+def test_a_shard_has_the_numbers_of_the_complete_batch(name):
+    images = np.random.default_rng(0).integers(0, 5, (4, 2, 4, 1), np.uint8)
+    dequantizer = DEQUANTIZERS[name]((2, 4, 1), 5, np.float64)
+    complete, shard = (dequantizer.dequantize(images, 3, np.float64, part)[:2]
+                       for part in (slice(None), slice(1, 3)))
+    for found, expected in zip(shard, complete):
+        np.testing.assert_allclose(found, expected[1:3], rtol=1e-12, atol=1e-12)
+    flow = perturbed(mg.glow((2, 4, 1), levels=1, flow_steps=1, hidden=4, rng=0, dtype=np.float64))
+    np.testing.assert_allclose(log_bound(flow, images, dequantizer, 3, shard=slice(1, 3)),
+                               log_bound(flow, images, dequantizer, 3)[1:3], rtol=1e-12)
+
+
+def test_a_variational_dequantizer_has_two_couplings_for_each_flow_step():
+    dequantizer = VariationalDequantizer((2, 4, 1), 5, 6, 3, rng=0)
+    again, other = (VariationalDequantizer((2, 4, 1), 5, 6, 3, rng=seed) for seed in (0, 1))
+    np.testing.assert_array_equal(again.flat.value, dequantizer.flat.value)
+    assert np.any(other.flat.value != dequantizer.flat.value)
+    couplings = dequantizer.bijection.layers[::2]
+    assert len(couplings) == 6 and len(dequantizer.bijection.layers) == 12
+    assert {str(coupling.settings()["scale"][-1]) for coupling in couplings} == {"{'bound': 2.0}"}
+
+
+def test_a_dequantizer_that_has_diverged_says_so():
+    dequantizer = VariationalDequantizer((2, 2, 1), 5, 4, 1, rng=0)
+    dequantizer.flat.value[...] = np.nan
+    with pytest.raises(FloatingPointError, match="VariationalDequantizer has diverged: its noise"):
+        dequantizer.dequantize(np.zeros((1, 2, 2, 1), np.uint8), 0)
+
+
 def test_the_uniform_dequantizer_is_dequantize_and_has_no_parameters():
     images = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
     dequantizer = UniformDequantizer(5)

@@ -61,6 +61,14 @@ def test_far_latents_have_a_finite_log_probability():
     assert np.isfinite(mg.StandardLogistic((D,)).log_prob(far)).all()
 
 
+@pytest.mark.parametrize("kind", [mg.StandardNormal, mg.StandardLogistic])
+def test_the_gradient_of_an_image_has_its_shape(kind):
+    image, vector = kind((2, 4, 2)), kind((16,))
+    z = np.random.default_rng(0).standard_normal((3, 2, 4, 2))
+    dz = image.backward(np.arange(3.0), z)
+    np.testing.assert_array_equal(dz, vector.backward(np.arange(3.0), z.reshape(3, 16)).reshape(z.shape))
+
+
 def test_the_logistic_is_the_derivative_of_its_distribution_function():
     axis = np.linspace(-9, 9, 400)[:, None]
     h = 1e-4

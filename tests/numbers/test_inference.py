@@ -58,6 +58,11 @@ def test_views_have_the_names_and_shapes_of_the_levels_and_cover_the_latents_onc
     assert np.all(counts == 1)
 
 
+def test_a_bijection_that_is_no_chain_has_one_level():
+    flow, z = linear(), np.zeros((2, 4))
+    assert {name: view.shape for name, view in latent_views(flow, z).items()} == {"level 1": (2, 4)}
+
+
 @every_flow
 def test_each_view_holds_the_channels_that_its_level_factors_out(name):
     flow, x, _ = build(name)
