@@ -120,7 +120,8 @@ class GlowConfig(ModelConfig, model="glow"):
         channels = self.shape[-1] * 2 ** (levels - 1)  # a level's conditioners see at least as many
         mixed = self.permutation in ("1x1", "lu")
         priors = self.classes * channels + (levels > 1) * self.learned_prior * channels**2
-        couplings = self.flow_steps * self.hidden * (levels * self.hidden + 9 * channels)
+        taps = 1 if len(self.shape) == 1 or self.net == "mlp" else 9  # of a 3x3 convolution
+        couplings = self.flow_steps * self.hidden * (levels * self.hidden + taps * channels)
         return couplings + mixed * self.flow_steps * channels**2 + priors
 
 

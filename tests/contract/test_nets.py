@@ -102,7 +102,7 @@ def test_a_conditioner_has_its_layers_and_initial_weights(build, dtype):
         assert [array.shape for array in arrays] == shapes
         assert all(array.dtype == dtype for array in arrays)
         if std is not None:
-            assert arrays[0].std() == pytest.approx(std, rel=0.1)
+            assert arrays[0].std() == pytest.approx(std, rel=4 / np.sqrt(2 * arrays[0].size))
 
 
 def test_initialize_normalizes_hidden_units():

@@ -1,6 +1,8 @@
 """Initialization, seeds, defaults and names of what constructors build, and the default backend."""
 
 import sys
+from dataclasses import replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from minglow.nets import (
     NormReLU,
     ReLU,
     Residual,
+    Sequence,
     ShiftScale,
     TransposedConv,
     conv_net,
@@ -155,6 +158,30 @@ def test_realnvp_alternates_masks_as_in_the_paper():
     top = [layer for layer in flow.bijection.inner.layers if isinstance(layer, mg.Checkerboard)]
     assert [layer.parity for layer in top] == [0, 1, 0, 1]
     assert isinstance(top[0].inner.net.net.nets[1], Residual)
+    assert [layer.inner.net.parity for layer in top] == [0, 1, 0, 1]
+    inner = [layer.inner if isinstance(layer, mg.Checkerboard) else layer
+             for layer in couplings + top if not isinstance(layer, (mg.Squeeze, mg.Swap))]
+    assert [type(layer.net) for layer in inner] == [*3 * [mg.CheckerboardNet], *3 * [Sequence],
+                                                    *4 * [mg.CheckerboardNet]]
+    assert {layer.scale for layer in inner} == {mg.tanh_scale}
+
+
+def test_vectors_have_one_level_by_default():
+    default, one = (mg.glow((6,), levels=levels, flow_steps=2, hidden=4, rng=0) for levels in (None, 1))
+    assert list(default.flat.where) == list(one.flat.where) and isinstance(default.bijection, mg.Chain)
+    least = [replace(flow.config, levels=levels).min_parameters()
+             for flow, levels in ((default, None), (one, 1))]
+    assert least[0] == least[1] <= one.flat.value.size
+
+
+@pytest.mark.parametrize("build", [partial(mg.glow, flow_steps=4), mg.realnvp])
+@pytest.mark.parametrize("reversible", [True, False])
+def test_a_reversible_flow_is_made_of_reversible_chains(build, reversible):
+    flow = build((4, 4, 1), levels=2, hidden=4, rng=0, reversible=reversible)
+    chains = [flow.bijection.steps, flow.bijection.inner]
+    assert {type(chain) for chain in chains} == {mg.ReversibleChain if reversible else mg.Chain}
+    if reversible and build is not mg.realnvp:
+        assert [len(chain.last.layers) for chain in chains] == [7, 7]  # two flow steps, and one
 
 
 def test_squeeze_moves_each_block_to_the_channels_of_its_docstring():
@@ -198,15 +225,15 @@ def test_defaults_are_those_of_the_docs(function):
     assert {name: parameters[name].default for name in DEFAULTS[function]} == DEFAULTS[function]
 
 
-@pytest.mark.parametrize(("module", "names"), [
-    (Residual(Dense(2, 2)), {"net.weight", "net.bias"}),
-    (AsNet(mg.ActNorm(2)), {"bijection.log_scale", "bijection.shift"}),
-    (mg.Checkerboard(mg.ActNorm(2)), {"inner.log_scale", "inner.shift"}),
-    (mg.CheckerboardNet(Dense(2, 2)), {"net.weight", "net.bias"}),
-    (VariationalDequantizer((2, 2, 1), 2, 4, 1), {"bijection.0.net.0.weight"}),
+@pytest.mark.parametrize(("build", "names"), [
+    (lambda: Residual(Dense(2, 2)), {"net.weight", "net.bias"}),
+    (lambda: AsNet(mg.ActNorm(2)), {"bijection.log_scale", "bijection.shift"}),
+    (lambda: mg.Checkerboard(mg.ActNorm(2)), {"inner.log_scale", "inner.shift"}),
+    (lambda: mg.CheckerboardNet(Dense(2, 2)), {"net.weight", "net.bias"}),
+    (lambda: VariationalDequantizer((2, 2, 1), 2, 4, 1), {"bijection.0.net.0.weight"}),
 ])
-def test_files_name_parameters_by_the_children_above_them(module, names):
-    assert names <= {path for path, _, _ in parameters(module)}
+def test_files_name_parameters_by_the_children_above_them(build, names):
+    assert names <= {path for path, _, _ in parameters(build())}
 
 
 def test_names_lead_to_every_parameter():
@@ -261,6 +288,8 @@ def test_a_split_prior_is_the_identity_at_first(dtype):
     np.testing.assert_array_equal(y, x)
     np.testing.assert_array_equal(log_det, 0)
     assert {owner.params[name].dtype for _, owner, name in parameters(prior)} == {np.dtype(dtype)}
+    paths = [path for path, _, _ in parameters(prior)]
+    assert paths == ["net.0.weight", "net.1.shift", "net.1.log_scale"]
     assert prior.settings()["scale"] == "minglow.layers.scale.exp_scale"
 
 

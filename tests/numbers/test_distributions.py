@@ -61,6 +61,14 @@ def test_far_latents_have_a_finite_log_probability():
     assert np.isfinite(mg.StandardLogistic((D,)).log_prob(far)).all()
 
 
+def test_gradients_of_the_top_prior_have_its_dtype():
+    base = perturbed(mg.TopPrior(D, TOP, 4))
+    z = np.random.default_rng(0).standard_normal((3, D), np.float32)
+    labels, weights = np.array([0, 3, 1]), np.ones(3, np.float32)
+    assert base.backward(weights, z, labels).dtype == np.float32
+    assert base.cross_entropy_backward(weights, z, labels).dtype == np.float32
+
+
 @pytest.mark.parametrize("kind", [mg.StandardNormal, mg.StandardLogistic])
 def test_the_gradient_of_an_image_has_its_shape(kind):
     image, vector = kind((2, 4, 2)), kind((16,))

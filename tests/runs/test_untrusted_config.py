@@ -5,6 +5,7 @@ import types
 from functools import cache
 from typing import get_args
 
+import numpy as np
 import pytest
 
 import minglow as mg
@@ -138,7 +139,9 @@ def test_a_dequantizer_that_cannot_have_the_shape_is_refused(model, shape, tmp_p
 
 SIZES = {
     "glow": [{"hidden": 1}, {"hidden": 40}, {"classes": 7}, {"levels": 1}, {"flow_steps": 9},
-             {"coupling": "additive"}, {"learned_prior": False, "permutation": "reverse"}],
+             {"coupling": "additive"}, {"learned_prior": False, "permutation": "reverse"},
+             {"net": "mlp"}, {"net": "paper"}, {"net": "residual"}, {"shape": (64,), "levels": 1},
+             {"shape": (64,), "levels": None, "coupling": "additive", "permutation": "shuffle"}],
     "official": [{"hidden": 40}, {"classes": 7}, {"levels": 1, "coupling": "additive"}],
     "realnvp": [{"hidden": 1}, {"hidden": 40}, {"levels": 1}, {"net": "plain"}],
     "nice": [{"hidden": 1}, {"hidden": 40}, {"depth": 1}, {"depth": 9}, {"couplings": 9}],
@@ -154,6 +157,9 @@ SIZES = {
      5 * 7 * (3 * 7 + 9 * 12) + 12**2),
     ("glow", (8, 8, 3), {"levels": 2, "flow_steps": 5, "hidden": 7, "learned_prior": False,
                          "permutation": "lu"}, 5 * 7 * (2 * 7 + 9 * 6) + 5 * 6**2),
+    ("glow", (64,), {"flow_steps": 5, "hidden": 7}, 5 * 7 * (7 + 64) + 5 * 64**2),
+    ("glow", (8, 8, 3), {"levels": 1, "flow_steps": 5, "hidden": 7, "net": "mlp"},
+     5 * 7 * (7 + 3) + 5 * 3**2),
     ("realnvp", (8, 8, 3), {"levels": 3, "hidden": 7}, 4 * 7 * (3 * 36 * 7 + 9 * 12)),
     ("realnvp", (8, 8, 3), {"levels": 1, "hidden": 7, "net": "plain"}, 4 * 7 * (7 + 9 * 3)),
     ("nice", (3, 2, 3), {"couplings": 3, "hidden": 11, "depth": 4}, 3 * 11 * (11 * 3 + 9))])
@@ -161,8 +167,17 @@ def test_the_lower_bound_counts_what_its_docstring_names(model, shape, options, 
     assert MODELS[model](shape, **options).min_parameters() == expected
 
 
+@pytest.mark.parametrize("flow", [
+    mg.glow((64,), hidden=64, flow_steps=2, rng=0), mg.nice((64,), hidden=64, rng=0),
+    mg.glow((8, 8, 1), hidden=64, flow_steps=1, net="mlp", rng=0)])
+def test_a_saved_flow_is_not_too_large_for_its_file(flow, tmp_path):
+    mg.save(flow, tmp_path / "flow.npz")
+    loaded = mg.load(tmp_path / "flow.npz")
+    np.testing.assert_array_equal(loaded.flat.value, flow.flat.value)
+
+
 @pytest.mark.parametrize(("model", "size"), [(model, size) for model in SIZES for size in SIZES[model]])
 def test_the_lower_bound_of_the_number_of_parameters_is_not_far_below(model, size):
-    config = MODELS[model]((8, 8, 3), **SMALL[model] | size)
+    config = MODELS[model](**{"shape": (8, 8, 3)} | SMALL[model] | size)
     count = config.build(0).flat.value.size
     assert config.min_parameters() <= count < 40 * config.min_parameters()
