@@ -1,5 +1,7 @@
 """Each wrong argument raises one error that states what was expected and what was given."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -346,6 +348,17 @@ def test_other_channels_inside_a_net(net):
 def test_a_glow_that_cannot_be_built(options, message):
     with pytest.raises(ValueError, match=message):
         mg.glow(**options)
+
+
+@pytest.mark.parametrize(("shape", "levels"), [
+    ((8, 8), 2), ((3, 8, 1), 2), ((2, 8, 1), 3), ((8, 6, 1), 2), ((8, 12, 1), 3)])
+def test_a_realnvp_that_cannot_be_built(shape, levels):
+    message = (f"expected images (h, w, C) with h divisible by 2^(levels - 1) = {2 ** (levels - 1)} and w "
+               f"by {2**levels}, got shape {shape}")
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        mg.realnvp(shape, levels)
+    height, width = 2 ** (levels - 1), 2**levels
+    mg.realnvp((height, width, 1), levels, hidden=2, rng=0)
 
 
 def test_a_reversible_chain_has_its_settings_checked():
