@@ -353,8 +353,8 @@ def test_a_glow_that_cannot_be_built(options, message):
 @pytest.mark.parametrize(("shape", "levels"), [
     ((8, 8), 2), ((3, 8, 1), 2), ((2, 8, 1), 3), ((8, 6, 1), 2), ((8, 12, 1), 3)])
 def test_a_realnvp_that_cannot_be_built(shape, levels):
-    message = (f"expected images (h, w, C) with h divisible by 2^(levels - 1) = {2 ** (levels - 1)} and w "
-               f"by {2**levels}, got shape {shape}")
+    message = ("expected images (h, w, C) with h divisible by 2^(levels - 1) = "
+               f"{2 ** (levels - 1)} and w by {2**levels}, got shape {shape}")
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         mg.realnvp(shape, levels)
     height, width = 2 ** (levels - 1), 2**levels
