@@ -342,6 +342,17 @@ def test_results_that_are_not_finite_are_named():
             flow.initialize(x * [[1], [2], [3]])
 
 
+def test_an_initialization_with_nan_is_refused_although_its_output_is_finite():
+    class Diverging(mg.ActNorm):
+        def initialize(self, x):
+            self.params["shift"][...] = np.nan
+            return x
+
+    flow = mg.Flow(Diverging(2), mg.StandardNormal((2,)))
+    with pytest.raises(FloatingPointError, match=r"^initialize of a finite input is NaN or inf"):
+        flow.initialize(np.ones((3, 2), np.float32))
+
+
 def test_dequantization_follows_its_seed_and_takes_images_of_one_value():
     images = np.full((2, 3), 5, np.uint8)
     np.testing.assert_array_equal(mg.dequantize(images, 17, 1), mg.dequantize(images, 17, 1))

@@ -55,6 +55,14 @@ def test_all_bins_return_in_float32():
         np.testing.assert_array_equal(mg.quantize(layer.inverse(layer.forward(x)[0])[0], 256), images)
 
 
+def test_the_ends_of_the_domain_are_outside():
+    layer = mg.Logit(0.25)
+    assert layer.c == 1
+    for end in 1.0, -1.0:
+        with pytest.raises(ValueError, match=r"expected values in \[-1/2, 1/2\], got"):
+            layer.forward(np.array([[end, 0.0]]))
+
+
 def test_latents_far_out_become_the_ends_of_the_range():
     y = np.array([[-1e30, -200.0, 200.0, 1e30]], np.float32)
     x, _ = mg.Logit(0.05).inverse(y)
