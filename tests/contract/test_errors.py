@@ -110,6 +110,9 @@ def test_couplings_expect_more_channels_than_identity_channels():
     for method in layer.forward, layer.inverse, layer.initialize:
         with pytest.raises(ValueError, match="AdditiveCoupling expected more than 4 channels, got 4"):
             method(images(1, 4))
+    layer = mg.AdditiveCoupling(conv_net(4, 4, 1, rng=0), identity_channels=4)
+    with pytest.raises(ValueError, match="AdditiveCoupling expected more than 4 channels, got 3"):
+        layer.forward(images(1, 2, 2, 3))
 
 
 def test_a_level_states_the_latents_that_it_expects():

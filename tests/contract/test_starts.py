@@ -403,6 +403,22 @@ def test_kernels_bind_at_their_first_access(monkeypatch):
         kernels.gather  # noqa: B018
 
 
+def test_each_backend_binds_its_own_functions(monkeypatch):
+    prepared = []
+    for name in kernels.NAMES:
+        monkeypatch.setattr(kernels, name, None)
+    monkeypatch.setattr(kernels, "_backend", None)
+    monkeypatch.setattr(kernels, "keep_freed_memory", lambda: prepared.append("memory"))
+    monkeypatch.setattr(kernels, "_compiled", lambda name: f"compiled {name}")
+    monkeypatch.setattr(kernels.device, "cupy", lambda: prepared.append("CuPy"))
+    expected = {"numba": "compiled gather", "loops": kernels.loops.gather,
+                "numpy": kernels.reference.gather, "cupy": kernels.reference.gather}
+    for backend, function in expected.items():
+        mg.use(backend)
+        assert kernels.gather == function
+    assert prepared == ["memory", "CuPy"]  # memory at the first choice only
+
+
 class FakeNumba:
     """Records each call to compile, with the cache folder at that time."""
 
