@@ -44,9 +44,12 @@ def pytest_report_header():
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """One worker for each core, and none where the command names a file."""
-    named = any(argument.partition("::")[0].endswith(".py") for argument in config.args)
     cores = min(threads.cores(), MAX_WORKERS)
-    return 0 if named or cores == 1 else cores
+    return 0 if names_file(config) or cores == 1 else cores
+
+
+def names_file(config):
+    return any(argument.partition("::")[0].endswith(".py") for argument in config.args)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -73,8 +76,12 @@ def compile_kernels():
             flow.nll_backward(np.zeros((2, 4, 4, 1), dtype))
 
 
-def pytest_collection_modifyitems(items):
-    """Short tests before long ones, and the mathematics first; folders beside FOLDERS are last."""
+def pytest_collection_modifyitems(config, items):
+    """Short tests before long ones, and the mathematics first; folders beside FOLDERS are last.
+
+    A command that names files runs them in its own order.
+    """
     order = {name: index for index, name in enumerate(FOLDERS)}
-    items.sort(key=lambda item: (item.get_closest_marker("slow") is not None,
-                                 order.get(item.path.parent.name, len(order))))
+    if not names_file(config):
+        items.sort(key=lambda item: (item.get_closest_marker("slow") is not None,
+                                     order.get(item.path.parent.name, len(order))))

@@ -1,6 +1,6 @@
 """Faults made by hand, each planted in a copy of minglow, to see which test kills it.
 
-    python tests/tools/faults.py         all of them, in about twenty minutes
+    python tests/tools/faults.py         all of them, in about twenty minutes on two cores
     python tests/tools/faults.py sign    those whose name has this word
 
 Prints a line for each, `killed by` or SURVIVED, and exits with 1 if any survived.
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,12 +19,31 @@ TESTS = ["contract/test_starts.py", "contract/test_kernels.py", "contract/test_n
          "contract/test_composition.py", "contract/test_errors.py", "numbers/test_distributions.py",
          "numbers/test_logit.py", "numbers/test_autoencoder.py", "numbers/test_dequantizers.py",
          "numbers/test_extension.py", "numbers/test_inference.py", "data/test_readers.py",
-         "runs/test_settings.py", "runs/test_resume.py", "contract/test_bijections.py", "runs/test_checkpoint.py", "runs/test_untrusted_config.py",
+         "runs/test_settings.py", "runs/test_resume.py", "contract/test_bijections.py",
+         "runs/test_checkpoint.py", "runs/test_untrusted_config.py",
          "cli/test_ranges.py", "cli/test_command_line.py", "contract/test_testing.py", "contract/test_threads.py",
          "runs/test_life.py", "runs/test_disks.py", "runs/test_bombs.py", "runs/test_weights.py",
          "cli/test_bad_inputs.py", "arrays/test_device.py", "arrays/test_distributed.py"]
 
-KIT = ["contract/test_testing.py", "contract/test_foreign_layers.py"]  # first, for faults of the kit
+# The tests that run first for the faults of a folder or file below minglow/.
+FIRST = {
+    "testing": ["contract/test_testing.py", "contract/test_foreign_layers.py"],
+    "params.py": ["contract/test_testing.py"],
+    "bijection.py": ["contract/test_testing.py"],
+    "kernels": ["contract/test_kernels.py"],
+    "nets": ["contract/test_nets.py"],
+    "layers": ["contract/test_bijections.py"],
+    "bases": ["numbers/test_distributions.py"],
+    "dequantization": ["numbers/test_bits.py", "numbers/test_dequantizers.py"],
+    "models": ["contract/test_starts.py", "contract/test_errors.py", "numbers/test_autoencoder.py"],
+    "inference.py": ["numbers/test_inference.py"],
+    "training": ["numbers/test_bits.py", "numbers/test_extension.py", "numbers/test_dequantizers.py"],
+    "arrays": ["contract/test_threads.py", "arrays/test_device.py"],
+    "data": ["data/test_readers.py"],
+    "storage": ["runs/test_checkpoint.py", "runs/test_untrusted_config.py", "runs/test_disks.py"],
+    "runs": ["runs/test_settings.py", "runs/test_checkpoint.py", "runs/test_untrusted_config.py"],
+    "cli": ["cli/test_ranges.py", "cli/test_command_line.py", "cli/test_bad_inputs.py"],
+}
 
 # name: (file below minglow/, text as it stands, text of the fault)
 FAULTS = {
@@ -303,9 +323,11 @@ def killer(file: str, old: str, new: str) -> str | None:
         if text.count(old) < 1:
             raise SystemExit(f"{file} no longer holds {old!r}: write the fault anew")
         target.write_text(text.replace(old, new), encoding="utf-8")
-        environment = {**os.environ, "PYTHONPATH": folder, "NUMBA_DISABLE_JIT": "1"}
+        environment = {**os.environ, "PYTHONPATH": folder, "NUMBA_DISABLE_JIT": "1",
+                       "OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "mutants"}
+        tests = dict.fromkeys(FIRST.get(file.split("/")[0], []) + TESTS)  # each of them once
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-n", "0", "-p", "no:cacheprovider",
-                   *(f"tests/{test}" for test in (KIT if file.startswith("testing") else []) + TESTS)]
+                   *(f"tests/{test}" for test in tests)]
         result = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True,
                                 check=False)
     failed = [line.split()[1] for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
@@ -318,10 +340,10 @@ def main() -> int:
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     survived = []
     chosen = {name: fault for name, fault in FAULTS.items() if word in name}
-    for name, fault in chosen.items():
-        test = killer(*fault)
-        print(f"{name:66} {'killed by ' + test if test else 'SURVIVED'}", flush=True)
-        survived += [name] if test is None else []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name, test in zip(chosen, pool.map(lambda fault: killer(*fault), chosen.values())):
+            print(f"{name:66} {'killed by ' + test if test else 'SURVIVED'}", flush=True)
+            survived += [name] if test is None else []
     print(f"{len(chosen) - len(survived)} of {len(chosen)} killed")
     return 1 if survived else 0
 
