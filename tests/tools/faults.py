@@ -325,7 +325,7 @@ def killer(file: str, old: str, new: str) -> str | None:
         target.write_text(text.replace(old, new), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": folder, "NUMBA_DISABLE_JIT": "1",
                        "OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "mutants"}
-        tests = dict.fromkeys(FIRST.get(file.split("/")[0], []) + TESTS)  # each of them once
+        tests = dict.fromkeys(FIRST.get(Path(file).parts[0], []) + TESTS)  # each of them once
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-n", "0", "-p", "no:cacheprovider",
                    *(f"tests/{test}" for test in tests)]
         result = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True,
