@@ -1,7 +1,8 @@
 """One function for each property of the contract; each raises PropertyFailed with an explanation.
 
-invertibility.py, gradients.py and purity.py hold the others. Every check takes a bijection, which it
-does not change, a batch x that the bijection accepts, and a seed; without x it uses examples.py's.
+invertibility.py, gradients.py, purity.py and updates.py hold the others. Every check takes a bijection,
+which it does not change, a batch x that the bijection accepts, and a seed; without x it uses
+examples.py's.
 """
 
 from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ def check_initialize(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 
     """initialize(x) returns forward(x)'s y; all values are finite, also for a constant channel.
 
     These are y, the parameters and inverse(y), of the layer with perturbed parameters, and then with its
-    own, as before training.
+    own, as before training. Attributes that are neither params nor constants stay as they are.
     """
     pairs = [pair for candidate, batch in examples(layer, x, rng)
              for pair in ((candidate, batch), (perturbed(layer, 0, 0, np.float64), batch))]
