@@ -26,7 +26,7 @@ def cotangents(y: np.ndarray, log_det: np.ndarray, rng: Seed) -> tuple[np.ndarra
 
 
 def gradients(layer: Module, cache: Any, *parts: np.ndarray) -> dict[str, np.ndarray]:
-    """Set grads to zero, call backward, return "x" -> dx and a parameter's path -> gradient, all finite."""
+    """Set grads to 0 and call backward: "x" -> dx and a parameter's path -> gradient, all finite."""
     for _, owner, key in parameters(layer):
         owner.grads[key][...] = 0
     dx = layer.backward(*parts, cache)  # type: ignore[attr-defined]
