@@ -37,11 +37,13 @@ FIRST = {
     "dequantization": ["numbers/test_bits.py", "numbers/test_dequantizers.py"],
     "models": ["contract/test_starts.py", "contract/test_errors.py", "numbers/test_autoencoder.py"],
     "inference.py": ["numbers/test_inference.py"],
-    "training": ["numbers/test_bits.py", "numbers/test_extension.py", "numbers/test_dequantizers.py"],
+    "training": ["numbers/test_bits.py", "numbers/test_extension.py", "runs/test_resume.py",
+                 "arrays/test_distributed.py", "numbers/test_dequantizers.py"],
     "arrays": ["contract/test_threads.py", "arrays/test_device.py"],
-    "data": ["data/test_readers.py"],
-    "storage": ["runs/test_checkpoint.py", "runs/test_untrusted_config.py", "runs/test_disks.py"],
-    "runs": ["runs/test_settings.py", "runs/test_checkpoint.py", "runs/test_untrusted_config.py"],
+    "data": ["data/test_readers.py", "runs/test_bombs.py"],
+    "storage": ["runs/test_checkpoint.py", "runs/test_weights.py", "runs/test_disks.py"],
+    "runs": ["runs/test_settings.py", "runs/test_untrusted_config.py", "runs/test_resume.py",
+             "runs/test_checkpoint.py"],
     "cli": ["cli/test_ranges.py", "cli/test_command_line.py", "cli/test_bad_inputs.py"],
 }
 
