@@ -5,6 +5,7 @@ process itself, where print, breakpoint() and a profiler work as usual; `-n 0` d
 """
 
 import os
+import signal
 from contextlib import suppress
 from importlib.util import find_spec
 
@@ -33,6 +34,11 @@ EXTRAS = {
     "docs": (("sphinx", "selenium"), "the site in a browser"),
     "fuzz": (("atheris",), "fuzzing guided by coverage"),
 }
+
+
+def pytest_configure():
+    """A script's background processes ignore SIGINT, which tests send to themselves."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header():
