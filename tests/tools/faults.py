@@ -1,6 +1,6 @@
 """Faults made by hand, each planted in a copy of minglow, to see which test kills it.
 
-    python tests/tools/faults.py         all of them, in about twenty minutes on two cores
+    python tests/tools/faults.py         all of them, in about half an hour on two cores
     python tests/tools/faults.py sign    those whose name has this word
 
 Prints a line for each, `killed by` or SURVIVED, and exits with 1 if any survived.
