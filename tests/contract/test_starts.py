@@ -220,7 +220,7 @@ DEFAULTS = {
 
 
 @pytest.mark.parametrize("function", DEFAULTS)
-def test_defaults_are_those_of_the_docs(function):
+def test_defaults(function):
     parameters = signature(function).parameters
     assert {name: parameters[name].default for name in DEFAULTS[function]} == DEFAULTS[function]
 
