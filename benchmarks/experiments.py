@@ -129,9 +129,9 @@ def one(read: Callable[[], Images], make: Callable[[], Flow], seed: int, *, step
         dequantizer = VariationalDequantizer(shape, images.bins, variational, rng=seed)
 
     def record(progress: Progress) -> None:
-        if progress.held_out_bits is not None:
-            curve.append([progress.step, round(process_time() - start), round(progress.bits, 4),
-                          round(progress.held_out_bits, 4)])
+        if progress.held_out_loss is not None:
+            curve.append([progress.step, round(process_time() - start), round(progress.loss, 4),
+                          round(progress.held_out_loss, 4)])
             if out:
                 print(curve[-1], flush=True)
 

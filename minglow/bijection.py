@@ -145,8 +145,15 @@ class Bijection(Module):
         yield self, x, y, log_det
         return y
 
+    def trace_inverse(self, y: np.ndarray) -> Generator[InverseVisit, None, np.ndarray]:
+        """Yield (layer, y, x) of each layer that is not made of others, last layer first; return x."""
+        x = self.inverse_only(y)
+        yield self, y, x
+        return x
+
 
 Visit = tuple[Bijection, np.ndarray, np.ndarray, np.ndarray]
+InverseVisit = tuple[Bijection, np.ndarray, np.ndarray]
 
 
 class Net(Module):

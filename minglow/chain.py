@@ -10,7 +10,7 @@ import numpy as np
 
 from minglow import validation
 from minglow.arrays.shapes import check_input, zero_log_det
-from minglow.bijection import Bijection, Visit
+from minglow.bijection import Bijection, InverseVisit, Visit
 
 
 class Chain(Bijection):
@@ -78,6 +78,11 @@ class Chain(Bijection):
         for layer in self.layers:
             x = yield from layer.trace(x)
         return x
+
+    def trace_inverse(self, y: np.ndarray) -> Generator[InverseVisit, None, np.ndarray]:
+        for layer in reversed(self.layers):
+            y = yield from layer.trace_inverse(y)
+        return y
 
 
 class ReversibleChain(Chain):

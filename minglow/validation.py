@@ -50,6 +50,16 @@ def check_shape(value: Any, name: str = "shape") -> tuple[int, ...]:
                      f"got {shortened(value)}")
 
 
+def check_all(name: str, value: Any, kind: type[str] | type[float]) -> tuple[Any, ...]:
+    """A tuple or list of texts, or of finite numbers."""
+    kinds = (str,) if kind is str else (int, float)
+    if (not isinstance(value, (tuple, list)) or not all(isinstance(part, kinds) for part in value)
+            or (kind is float and not np.isfinite(np.array(value, float)).all())):
+        raise ValueError(f"expected {name} to be a list of {'texts' if kind is str else 'numbers'}, "
+                         f"got {shortened(value)}")
+    return tuple(value) if kind is str else tuple(map(float, value))
+
+
 def check_array(name: str, value: Any) -> Any:
     """An array, of NumPy or of a library like it."""
     if not hasattr(value, "ndim") or not hasattr(value, "dtype"):

@@ -260,7 +260,7 @@ def keep_samples(state, best):
 
 
 minglow.train(small, images, steps=400, ema_decay=0.99, evaluate_every=40, on_step=progress.append, on_evaluation=keep_samples)
-print(f"{small.flat.value.size:,} parameters, {progress[-1].held_out_bits:.2f} bits per dimension held out")
+print(f"{small.flat.value.size:,} parameters, {progress[-1].held_out_loss:.2f} bits per dimension held out")
 
 # %%
 # checks (8.3): the number that training minimizes, and its derivative along a direction
@@ -287,8 +287,8 @@ figure = plots.image_sheet(np.concatenate([frames[k][1][:16] for k in strip]), 1
 figure
 
 # %%
-curve = [(p.step, p.bits, p.held_out_bits) for p in progress if p.held_out_bits]
-plots.training_curves(curve, 17)
+curve = [(p.step, p.loss, p.held_out_loss) for p in progress if p.held_out_loss]
+plots.training_curves(curve, "bits per dimension", np.log2(17), "uniform model")
 
 # %% [markdown]
 # *What to see:* an untrained flow gives noise. After 40 steps there is gray where digits have ink; later the

@@ -3,6 +3,7 @@
 import numpy as np
 
 from minglow import validation
+from minglow.arrays.device import to_host
 from minglow.bijection import Module, Rng
 
 Labels = np.ndarray | None
@@ -48,6 +49,21 @@ class Base(Module):
                                labels: np.ndarray) -> np.ndarray:
         """Pull a loss's derivative with respect to cross_entropy, (B,), back to z; adds to `grads`."""
         raise ValueError(f"{self} expected a base with a classifier, got none")
+
+    def checked_labels(self, labels: Labels, samples: int) -> Labels:
+        """The labels (samples,) on the host, or None. Raises ValueError for those that it has not."""
+        if labels is None:
+            return None
+        labels = np.asarray(to_host(labels))
+        if not self.classes:
+            raise ValueError(f"{self} expected no labels: it has no classes")
+        if labels.shape != (samples,) or labels.dtype.kind not in "iu":
+            raise ValueError(f"{self} expected integer labels of shape ({samples},), "
+                             f"got {labels.dtype} {labels.shape}")
+        if labels.min() < 0 or labels.max() >= self.classes:
+            raise ValueError(f"{self} expected labels from 0 to {self.classes - 1}, "
+                             f"got {labels.min()} to {labels.max()}")
+        return labels
 
     def as_vectors(self, z: np.ndarray) -> np.ndarray:
         """z as (B, D). Raises ValueError for latents of another shape than the base's."""

@@ -11,39 +11,42 @@ from matplotlib.figure import Figure
 from minglow import data, kernels
 from minglow.arrays.device import to_device, to_device_of, to_host
 from minglow.arrays.trainable import Trainable
-from minglow.dequantization import Dequantizer, dequantize
+from minglow.dequantization import Dequantizer
 from minglow.flow import Flow
 from minglow.runs import figures
 from minglow.runs.config import ReadingConfig, RunConfig
 from minglow.runs.folder import in_run
 from minglow.runs.loading import SAFETENSORS, build, load_run, read, run_config
-from minglow.storage.archive import replacing
 from minglow.storage.settings import pick
 from minglow.storage.weights import export_safetensors
-from minglow.training.diagnosis import invertibility
-from minglow.training.evaluation import evaluate, labels_for
+from minglow.training.diagnosis import FINAL_VALUES, Explosion, explosion, invertibility, sample_count
+from minglow.training.evaluation import baseline, held_out, labels_for
 from minglow.validation import single_line
 
 T = TypeVar("T", bound=Trainable)
 
 
-def data_for(config: RunConfig, args: argparse.Namespace) -> data.Images:
-    """The images that the options name, or those that the model was trained on, read in the same way."""
+def data_for(config: RunConfig, args: argparse.Namespace) -> data.Images | data.Table:
+    """The data that the options name, or those that the model was trained on, read in the same way."""
     given = pick(vars(args), ReadingConfig)
     reading = replace(config.data, **given)
-    if "data" not in given and reading.data not in data.PACKAGED and not Path(reading.data).exists():
+    named = reading.data in data.PACKAGED or reading.data in data.TOYS
+    if "data" not in given and not named and not Path(reading.data).exists():
         raise ValueError(f"{reading.data}, which the model was trained on, does not exist: "
                          "give its path by --data")
     if reading.data in data.PACKAGED and "data" in given and "bins" not in given:
         reading = replace(reading, bins=None)  # a packaged data set knows its own
-    images = reading.load()
-    shape, bins = images.held_out.shape[1:], config.data.final_bins
+    samples = reading.load()
+    shape, bins = samples.held_out.shape[1:], None if config.is_table else config.data.final_bins
     if shape != config.model.shape:
-        raise ValueError(f"expected images of the model's shape {config.model.shape}, got {shape} "
+        raise ValueError(f"expected samples of the model's shape {config.model.shape}, got {shape} "
                          f"in {reading.data}")
-    if images.bins != bins:
-        raise ValueError(f"expected the model's {bins} bins, got {images.bins} in {reading.data}")
-    return images
+    if samples.bins != bins:
+        raise ValueError(f"expected the model's {bins} bins, got {samples.bins} in {reading.data}")
+    if isinstance(samples, data.Table) and samples.columns != config.data.columns:
+        raise ValueError(f"expected the model's columns {', '.join(config.data.columns)}, "
+                         f"got {', '.join(samples.columns)} in {reading.data}")
+    return samples
 
 
 def to_backend(module: T) -> T:
@@ -52,33 +55,18 @@ def to_backend(module: T) -> T:
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
-    """Print held-out bits per dimension and the round-trip error."""
+    """Print held-out bits per dimension, or nats of a table, and the round-trip error."""
     run = load_run(args.checkpoint)
-    images = data_for(run.config, args)
-    report_quality(to_backend(run.flow), images, to_backend(run.dequantizer))
-
-
-def run_sample(args: argparse.Namespace) -> None:
-    """Draw samples as a picture, or as an array."""
-    run = load_run(args.checkpoint)
-    flow, bins, label = to_backend(run.flow), run.config.data.final_bins, args.label
-    suffix = "" if label is None else f"-label{label}"
-    name = f"samples{suffix}-T{args.temperature:g}-seed{args.seed}.png"
-    out = args.out or in_run(args.checkpoint, name)
-    chosen = flow, args.number, args.temperature, args.seed, bins, label
-    if out.suffix == ".npy":
-        images = figures.sample_images(*chosen)
-        with replacing(out) as file:
-            np.save(file, images)
-    else:
-        out = save(figures.sample_sheet(*chosen), out)
-    print_facts(samples=out)
+    samples = data_for(run.config, args)
+    report_quality(to_backend(run.flow), samples, to_backend(run.dequantizer))
 
 
 def run_interpolate(args: argparse.Namespace) -> None:
     """Draw images between pairs of held-out ones."""
     run = load_run(args.checkpoint)
     images = data_for(run.config, args)
+    if isinstance(images, data.Table):
+        raise ValueError("expected a model of images to interpolate, got one of a table")
     order = np.random.default_rng(args.seed).permutation(len(images.held_out))
     figure = figures.interpolation_strip(to_backend(run.flow), images.held_out[order], images.bins,
                                          args.pairs, args.frames)
@@ -93,18 +81,25 @@ def run_info(args: argparse.Namespace) -> None:
         print_facts(**{path or "flow": settings for path, settings in saved.settings.items()})
         print_facts(values=sum(array.size for array in saved.module.values()))
         return
-    flow = build(saved)
-    parts = (flow.config,) if saved.config.keys() == {"model"} else run_config(saved)
+    flow, config = build(saved), None if saved.config.keys() == {"model"} else run_config(saved)
+    parts = config or (flow.config,)
     print_facts(model=flow.config.model)
     for part in parts:  # validated, unlike saved.config
         print_facts(**{key: value for key, value in part.to_json().items() if value is not None})
     print_facts(parameters=flow.flat.value.size)
-    found = invertibility(flow, np.clip(flow.sample(16, rng=0), -0.5, 0.5))
+    if flow.context_size:
+        print_facts(context=flow.context_size)
+        return
+    far = explosion_of(flow, config)
+    x = np.clip(flow.sample(256, rng=0, on_bad="drop"), far.low, far.high).astype(flow.dtype)
+    found = invertibility(flow, x)
     print_facts(largest_condition_number=f"{found.condition:.1f}", its_layer=found.worst_weight,
                 smallest_scale=f"{found.scale:.1e}", its_coupling=found.worst_coupling,
                 round_trip_error=f"{found.round_trip:.1e}")
-    if found.warning():
-        print_facts(warning=found.warning())
+    print_facts(samples_outside=f"{far.outside:.2%}", farthest_sample=f"{far.farthest:.1f} half ranges",
+                round_trip_error_of_latents=f"{far.round_trip:.1e}", magnifies_most=far.layer)
+    for warning in filter(None, (found.warning(), far.warning())):
+        print_facts(warning=warning)
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -121,17 +116,36 @@ def run_export(args: argparse.Namespace) -> None:
     print_facts(weights=out)
 
 
-def report_quality(flow: Flow, images: data.Images, dequantizer: Dequantizer) -> None:
+def report_quality(flow: Flow, samples: data.Images | data.Table, dequantizer: Dequantizer) -> None:
     """Print the summary that train and evaluate share."""
-    labels = labels_for(flow, images.held_out_labels, len(images.held_out))
-    bits = evaluate(flow, images.held_out, images.bins, samples=8, labels=labels,
-                    dequantizer=dequantizer)
-    x = to_device_of(dequantize(images.held_out[:256], images.bins, 0, flow.dtype), flow.flat.value)
-    print_facts(held_out_bits_per_dim=f"{bits:.3f}", uniform_model=f"{np.log2(images.bins):.3f}",
-                round_trip_error=f"{flow.reconstruction_error(x):.1e}")
+    loss = held_out(flow, samples, dequantizer, samples=8 if samples.bins else 1)
+    simple = baseline(samples)
+    labels = labels_for(flow, samples.held_out_labels, len(samples.held_out))
+    x = to_device_of(dequantizer.dequantize(samples.held_out[:256], 0, flow.dtype)[0], flow.flat.value)
+    if samples.bins:
+        print_facts(held_out_bits_per_dim=f"{loss:.3f}", uniform_model=f"{simple:.3f}")
+    else:
+        print_facts(held_out_nats=f"{loss:.3f}", gaussian_nats=f"{simple:.3f}")
+    print_facts(round_trip_error=f"{flow.reconstruction_error(x):.1e}")
     if labels is not None:
         likeliest = to_host(flow.log_prob_given_class(x).argmax(axis=1))
         print_facts(accuracy_by_bayes=f"{np.mean(likeliest == labels[:256]):.3f}")
+
+
+def explosion_of(flow: Flow, config: RunConfig | None) -> Explosion:
+    """How far samples lie from the data that a flow was trained on.
+
+    The range of a table's data is in the run's configuration. Without one, the range is that of other
+    samples, without the outermost hundredth of each column.
+    """
+    if len(flow.base.shape) == 1 and config is not None and config.is_table:
+        low, high = np.array(config.data.low), np.array(config.data.high)
+    elif flow.config is not None and len(flow.config.shape) == 3:
+        low, high = np.array(-0.5), np.array(0.5)
+    else:
+        drawn = to_host(flow.sample(1000, rng=1, on_bad="drop"))
+        low, high = np.percentile(drawn, [0.5, 99.5], axis=0)
+    return explosion(flow, low, high, sample_count(flow, FINAL_VALUES))
 
 
 def save(figure: Figure, out: Path) -> Path:

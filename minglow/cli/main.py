@@ -17,8 +17,9 @@ import numpy as np
 import minglow
 from minglow import kernels
 from minglow.cli.check import run_check
-from minglow.cli.commands import run_evaluate, run_export, run_info, run_interpolate, run_sample
+from minglow.cli.commands import run_evaluate, run_export, run_info, run_interpolate
 from minglow.cli.parser import Parser, add_config, add_model, count, parse, path
+from minglow.cli.sample import run_sample
 from minglow.cli.terminal import discard_output, print_error
 from minglow.cli.train import run_train
 from minglow.runs.config import DataConfig, ReadingConfig
@@ -67,12 +68,13 @@ def parser() -> argparse.ArgumentParser:
                      help="resume an interrupted run with the options that it was started with")
 
     sub = command(run_sample, "minglow sample runs/digits-1 -n 64 --temperature 0.8",
-                  out="a .png in the model's")
+                  out="a .png, or the .csv of a table, in the model's")
     add_seed(sub, "the samples")
-    sub.add_argument("-n", dest="number", type=count("n"), default=80,
-                     help="number of samples (default: 80)")
-    sub.add_argument("--temperature", type=parse("temperature", Option(""), float), default=0.8,
-                     help="factor of the latents' noise (default: 0.8)")
+    sub.add_argument("-n", dest="number", type=count("n"), default=argparse.SUPPRESS,
+                     help="number of samples (default: 80 images, 1000 rows of a table)")
+    sub.add_argument("--temperature", type=parse("temperature", Option(""), float),
+                     default=argparse.SUPPRESS,
+                     help="factor of the latents' noise (default: 0.8 for images, 1 for tables)")
     sub.add_argument("--label", type=count("label", 0),
                      help="class of all samples, for a model with --classes")
 

@@ -16,7 +16,6 @@ from minglow.cli.commands import data_for, print_facts, report_quality, to_backe
 from minglow.cli.parser import check_model_options, flag_of
 from minglow.cli.signals import catch_signals
 from minglow.cli.terminal import IgnoreClosedPipe, print_error
-from minglow.data.augment import check_shift
 from minglow.dequantization import Dequantizer
 from minglow.flow import Flow
 from minglow.runs import figures, metrics
@@ -27,7 +26,9 @@ from minglow.storage import checkpoint
 from minglow.storage.archive import sweep
 from minglow.storage.settings import pick
 from minglow.training import Diverged, Interrupted, train
-from minglow.training.distributed import ProcessError, ProcessGroup, check_batch_divides, world
+from minglow.training.diagnosis import Monitor
+from minglow.training.distributed import ProcessError, ProcessGroup, world
+from minglow.training.loop import checked_config, checked_data
 from minglow.training.state import completed_steps
 from minglow.validation import single_line
 
@@ -40,7 +41,7 @@ class Job(NamedTuple):
 
     flow: Flow
     dequantizer: Dequantizer
-    images: data.Images
+    data: data.Images | data.Table
     config: RunConfig
     last: checkpoint.Checkpoint | None
 
@@ -103,31 +104,30 @@ def prepare(args: argparse.Namespace, processes: ProcessGroup) -> Job:
             checkpoint.read(last.path.with_name(run_folder.CHECKPOINT))  # the best model is intact
         config = run_config(last)
         config.check_memory()
-        flow, images = build(last), data_for(config, args)
+        flow, samples = build(last), data_for(config, args)
     else:
         last, model = None, given.pop("model", "glow")
         check_model_options(given, model)
         reading = DataConfig(**pick(given, DataConfig))
-        images = reading.load()
-        config = RunConfig.for_images(given, model, reading, images)
-        check_classes(config, images, reading.data)
+        samples = reading.load()
+        config = RunConfig.for_data(given, model, reading, samples)
+        check_classes(config, samples, reading.data)
         config.check_memory()
         flow = config.model.build(config.training.seed)
-    check_shift(config.training.shift or 0.0, images.train.shape[1:])
-    check_batch_divides(config.training.batch_size, processes.size, config.training.micro_batches)
-    return Job(to_backend(flow), to_backend(config.build_dequantizer()), images, config, last)
+    checked_config(flow, checked_data(flow, samples), processes, vars(config.training))
+    return Job(to_backend(flow), to_backend(config.build_dequantizer()), samples, config, last)
 
 
-def check_classes(config: RunConfig, images: data.Images, name: str) -> None:
+def check_classes(config: RunConfig, samples: data.Images | data.Table, name: str) -> None:
     """Raise ValueError unless the labels are those of the model's classes."""
     classes = getattr(config.model, "classes", 0)
     if config.training.classification_weight and not classes:
         raise ValueError("--classification-weight needs --classes")
     if not classes:
         return
-    if images.train_labels is None:
-        raise ValueError(f"expected labeled images for --classes, got none in {name}")
-    if (largest := int(images.train_labels.max())) >= classes:
+    if samples.train_labels is None:
+        raise ValueError(f"expected labels for --classes, got none in {name}")
+    if (largest := int(samples.train_labels.max())) >= classes:
         raise ValueError(f"expected --classes {largest + 1} for labels 0 to {largest}, got {classes}")
 
 
@@ -143,26 +143,30 @@ def divide_machine(args: argparse.Namespace, processes: ProcessGroup) -> None:
 def train_job(job: Job, processes: ProcessGroup, **callbacks: Any) -> None:
     """Train from the initialization, or from the last checkpoint, to the end."""
     with catch_signals() as should_stop:
-        train(job.flow, job.images, dequantizer=job.dequantizer, resume=job.last,
+        train(job.flow, job.data, dequantizer=job.dequantizer, resume=job.last,
               should_stop=should_stop, processes=processes, **vars(job.config.training), **callbacks)
 
 
 def train_and_report(folder: Path, job: Job, processes: ProcessGroup) -> None:
     """Train, and write the run's files."""
-    flow, images, config = job.flow, job.images, job.config
+    flow, samples, config = job.flow, job.data, job.config
+    kind, unit = ("rows", "nats") if config.is_table else ("images", "bits_per_dim")
     steps, done = config.training.steps, completed_steps(job.last) if job.last else 0
-    print_facts(run=folder, parameters=flow.flat.value.size, images=len(images.train),
-                backend=kernels.current_backend(),
+    print_facts(run=folder, parameters=flow.flat.value.size, backend=kernels.current_backend(),
+                **{kind: len(samples.train)},
                 **({"processes": processes.size} if processes.size > 1 else {}),
                 **({"resumed": f"after step {done} of {steps}"} if job.last else {}))
-    with metrics.Recorder(folder, steps, IgnoreClosedPipe(sys.stderr), done) as recorder:
+    found: list[str] = []
+    with metrics.Recorder(folder, steps, IgnoreClosedPipe(sys.stderr), done, unit) as recorder:
         checkpointer = run_folder.Checkpointer(folder, flow, job.dequantizer, config.to_json(), recorder,
-                                               images.held_out[:16])
-        train_job(job, processes, on_step=recorder, on_evaluation=checkpointer)
+                                               Monitor(flow, samples, job.dequantizer))
+        train_job(job, processes, on_step=recorder, on_evaluation=checkpointer, on_warning=found.append)
     best = load_run(folder)
     flow = to_backend(best.flow)
-    figures.save_pictures(folder, flow, images, recorder.curve, config.training.seed)
-    report_quality(flow, images, to_backend(best.dequantizer))
+    figures.save_pictures(folder, flow, samples, recorder.curve, config.training.seed)
+    report_quality(flow, samples, to_backend(best.dequantizer))
+    for warning in found:
+        print_facts(warning=warning)
     print_facts(pictures=", ".join(sorted(str(path) for path in folder.glob("*.png"))))
 
 

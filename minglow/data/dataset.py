@@ -12,6 +12,7 @@ from minglow.data.bounded import BadFile
 class Images(NamedTuple):
     """Images (N, h, w, C) of unsigned integers 0 .. bins-1, and their labels (N,), if there are any.
 
+    Contexts are (N, K) real numbers: what the density is conditioned on.
     shift: largest random shift, in pixels, that keeps such images plausible; training's default.
     """
 
@@ -21,6 +22,8 @@ class Images(NamedTuple):
     train_labels: np.ndarray | None = None
     held_out_labels: np.ndarray | None = None
     shift: float = 0.0
+    train_context: np.ndarray | None = None
+    held_out_context: np.ndarray | None = None
 
 
 def reduce_bits(images: Images, bits: int) -> Images:
@@ -75,10 +78,11 @@ def check_image_shape(shape: tuple[int, ...]) -> None:
         raise BadFile(f"expected 1 or 3 channels, and them last, got {shape}")
 
 
-def check_labels(labels: np.ndarray, classes: int, path: Path | None = None) -> np.ndarray:
+def check_labels(labels: np.ndarray, classes: int, path: Path | None = None,
+                 noun: str = "image") -> np.ndarray:
     """The labels (N,) as int64. Raises BadFile unless all are from 0 to classes - 1."""
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
-        raise BadFile(f"expected labels from 0 to {classes - 1}, got {labels[wrong[0]]} for image "
+        raise BadFile(f"expected labels from 0 to {classes - 1}, got {labels[wrong[0]]} for {noun} "
                       f"{wrong[0]}", path)
     return labels.astype(np.int64)

@@ -1,8 +1,11 @@
 """Toy densities in the plane, (n, 2) float32, for flows that can be plotted."""
 
+from reprlib import repr as shortened
+
 import numpy as np
 
 from minglow.bijection import Rng
+from minglow.data.table import Table
 
 
 def two_moons(n: int, rng: Rng = None) -> np.ndarray:
@@ -37,3 +40,15 @@ def eight_gaussians(n: int, rng: Rng = None) -> np.ndarray:
     angle = 2 * np.pi / 8 * rng.integers(8, size=n)
     center = 2 * np.c_[np.cos(angle), np.sin(angle)]
     return (center + 0.15 * rng.standard_normal((n, 2))).astype(np.float32)
+
+
+TOYS = {"moons": two_moons, "pinwheel": pinwheel, "checkerboard": checkerboard,
+        "gaussians": eight_gaussians}  # the names of `--data`
+
+
+def toy(name: str, rng: Rng = 0) -> Table:
+    """A toy density as a Table: 20,000 points to train on and 5,000 held out. Raises ValueError."""
+    if name not in TOYS:
+        raise ValueError(f"expected one of {', '.join(TOYS)}, got {shortened(name)}")
+    points = TOYS[name](25_000, rng)
+    return Table(points[:20_000], points[20_000:], ("x1", "x2"))

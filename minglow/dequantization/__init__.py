@@ -2,6 +2,7 @@
 
 from minglow.dequantization.bits import bits_per_dim, dequantize, quantize
 from minglow.dequantization.dequantizers import (
+    Continuous,
     Dequantizer,
     NoDequantizer,
     UniformDequantizer,
@@ -10,6 +11,6 @@ from minglow.dequantization.dequantizers import (
 )
 
 __all__ = [
-    "Dequantizer", "NoDequantizer", "UniformDequantizer", "VariationalDequantizer", "bits_per_dim",
-    "dequantize", "log_bound", "quantize",
+    "Continuous", "Dequantizer", "NoDequantizer", "UniformDequantizer", "VariationalDequantizer",
+    "bits_per_dim", "dequantize", "log_bound", "quantize",
 ]

@@ -20,7 +20,7 @@ from minglow.bases.base import Labels
 from minglow.bases.top_prior import log_softmax
 from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain
-from minglow.dequantization.bits import check_bins, dequantize
+from minglow.dequantization.bits import bits_per_dim, check_bins, dequantize
 from minglow.flow import Flow
 from minglow.layers import AffineCoupling, Permutation, Squeeze, tanh_scale
 from minglow.nets import conv_net
@@ -50,6 +50,27 @@ class Dequantizer(Trainable):
 
     def backward(self, dx: np.ndarray, dlog_q: np.ndarray, cache: Any) -> None:
         """Add a loss's derivatives, through x and through log_q (B,), to `grads`."""
+
+    def loss(self, log_prob: float, dims: int) -> float:
+        """What is reported for a mean log-probability in nats: bits per dimension."""
+        return bits_per_dim(log_prob, dims, self.bins)
+
+
+class Continuous(Dequantizer):
+    """Real numbers, which have no bins, so `bins` is 0: x as it is, log q = 0, losses in nats."""
+
+    def __init__(self) -> None:
+        Trainable.__init__(self)
+        self.bins = 0
+        self.flatten()
+
+    def dequantize(self, images: np.ndarray, rng: Rng = None, dtype: type = np.float32,
+                   shard: slice = ALL) -> tuple[np.ndarray, np.ndarray, Any]:
+        x: np.ndarray = images[shard].astype(dtype)
+        return x, np.zeros(len(x), dtype), None
+
+    def loss(self, log_prob: float, dims: int) -> float:
+        return -log_prob
 
 
 class UniformDequantizer(Dequantizer):
@@ -155,7 +176,8 @@ def dequantize_for(flow: Flow, images: np.ndarray, dequantizer: Dequantizer, rng
 
 
 def log_bound(flow: Flow, images: np.ndarray, dequantizer: Dequantizer, rng: Rng = None,
-              samples: int = 1, labels: Labels = None, shard: slice = ALL) -> np.ndarray:
+              samples: int = 1, labels: Labels = None, shard: slice = ALL,
+              context: np.ndarray | None = None) -> np.ndarray:
     """A lower bound of each image's log-probability, in nats, plus D log(bins): (B,).
 
         log 1/n sum_i p(x_i) / q(u_i | image)
@@ -166,6 +188,7 @@ def log_bound(flow: Flow, images: np.ndarray, dequantizer: Dequantizer, rng: Rng
     validation.check_count("samples", samples)
     rng = np.random.default_rng(rng)
     draws = (dequantize_for(flow, images, dequantizer, rng, shard)[:2] for _ in range(samples))
-    labels = None if labels is None else labels[shard]
-    ratios = np.stack([flow.log_prob(x, labels) - log_q for x, log_q in draws], axis=1).astype(float)
+    labels, context = (None if part is None else part[shard] for part in (labels, context))
+    ratios = np.stack([flow.log_prob(x, labels, context) - log_q for x, log_q in draws], axis=1)
+    ratios = ratios.astype(float)
     return ratios[:, 0] - log_softmax(ratios)[:, 0] - log(samples)

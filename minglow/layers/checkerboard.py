@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from minglow.arrays.shapes import check_images, join, split
-from minglow.bijection import Bijection, Net, Visit
+from minglow.bijection import Bijection, InverseVisit, Net, Visit
 
 
 class Checkerboard(Bijection):
@@ -61,6 +61,9 @@ class Checkerboard(Bijection):
 
     def trace(self, x: np.ndarray) -> Generator[Visit, None, np.ndarray]:
         return from_fields((yield from self.inner.trace(self._checked_fields(x))), self.parity)
+
+    def trace_inverse(self, y: np.ndarray) -> Generator[InverseVisit, None, np.ndarray]:
+        return from_fields((yield from self.inner.trace_inverse(self._checked_fields(y))), self.parity)
 
     def _checked_fields(self, x: np.ndarray) -> np.ndarray:
         check_images(self, x, divisible_by=(1, 2, 1))

@@ -18,10 +18,11 @@ class Coupling(Bijection):
     """What couplings share: x1, x2 = split(x), and a net that reads x1, the identity channels.
 
     net                its input has C1 channels, its output net_outputs * C2
-    identity_channels  C1, by default half of the channels
+    identity_channels  C1, by default half of the channels, rounded down; 0 for a net that reads only a
+                       context (see ContextNet)
 
-    Raises ValueError for a net with another number of output channels, where there are no more than C1
-    channels, and where an odd number should be halved.
+    Raises ValueError for a net with another number of output channels, and where there are no more than
+    C1 channels; with the default, for one channel: a net needs one to read, and one to change.
     """
 
     net_outputs: int  # outputs of the net for each channel of x2
@@ -30,7 +31,7 @@ class Coupling(Bijection):
         super().__init__()
         self.net = validation.check_instance("a conditioner", net, Net)
         self.identity_channels = (None if identity_channels is None else
-                                  validation.check_count("identity_channels", identity_channels))
+                                  validation.check_count("identity_channels", identity_channels, 0))
         self.children["net"] = net
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
@@ -49,11 +50,9 @@ class Coupling(Bijection):
     def _checked_parts(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """x1, the identity channels, and x2, those that change."""
         shapes.check_input(self, x)
-        if self.identity_channels is None:
-            shapes.check_even_channels(self, x.shape[-1])
-        elif x.shape[-1] <= self.identity_channels:
-            raise ValueError(f"{self} expected more than {self.identity_channels} channels, "
-                             f"got {x.shape[-1]}")
+        least = 1 if self.identity_channels is None else self.identity_channels
+        if x.shape[-1] <= least:
+            raise ValueError(f"{self} expected at least {least + 1} channels, got {x.shape[-1]}")
         return split(x, self.identity_channels)
 
 

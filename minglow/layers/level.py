@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minglow.arrays.shapes import check_even_channels, check_input, halves, join
-from minglow.bijection import Bijection, Visit
+from minglow.bijection import Bijection, InverseVisit, Visit
 
 
 class Level(Bijection):
@@ -75,6 +75,11 @@ class Level(Bijection):
     def trace(self, x: np.ndarray) -> Generator[Visit, None, np.ndarray]:
         a, b = halves((yield from self.steps.trace(x)))
         return join(b.reshape(len(b), -1), (yield from self.inner.trace(a)))
+
+    def trace_inverse(self, y: np.ndarray) -> Generator[InverseVisit, None, np.ndarray]:
+        b, z = self._checked_parts(y)
+        a = yield from self.inner.trace_inverse(z)
+        return (yield from self.steps.trace_inverse(join(a, b)))
 
     def _checked_parts(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         check_input(self, y)

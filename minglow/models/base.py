@@ -7,29 +7,34 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from minglow import layers
 from minglow.bases import Base
 from minglow.bijection import Bijection, Rng
 from minglow.flow import Flow
 from minglow.storage.settings import Config, option
 
 MODELS: dict[str, type[ModelConfig]] = {}  # by their names on the command line
+SCALES = {"sigmoid": layers.sigmoid_scale, "tanh": layers.tanh_scale, "exp": layers.exp_scale}
 
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
     """Settings of a model; `class MyConfig(ModelConfig, model="mine")` makes `--model mine`.
 
-    model                 its name
-    default_learning_rate the peak of the learning rate, where training is not given one
+    model  its name
     """
 
     model: ClassVar[str]
-    default_learning_rate: ClassVar[float] = 0.01
 
     shape: tuple[int, ...] = option(help="shape of one sample, (h, w, C) or (D,)", cli=False)
     dtype: str = option("float32", "precision of parameters and arithmetic",
                         choices={"float32": np.float32, "float64": np.float64}, closed=True,
                         kw_only=True)
+
+    @property
+    def default_learning_rate(self) -> float:
+        """The peak of the learning rate, where training is not given one."""
+        return 0.01 if len(self.shape) == 3 else 0.003
 
     def __init_subclass__(cls, model: str, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -48,3 +53,10 @@ class ModelConfig(Config):
         """A lower bound of the number of parameters, within a factor of about thirty: an untrusted
         configuration cannot ask for memory that its file does not fill."""
         raise NotImplementedError(f"{type(self).__name__} has no min_parameters")
+
+
+def check_vector(shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a coupling can divide vectors of this shape, (D,)."""
+    if len(shape) == 1 and shape[0] < 2:
+        raise ValueError("expected vectors of at least 2 numbers, since a coupling reads one to change "
+                         f"another, got shape {shape}: minglow.spline_flow takes single numbers")

@@ -10,8 +10,8 @@ from minglow.bases import Base, StandardLogistic, StandardNormal
 from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain
 from minglow.flow import Flow
-from minglow.layers import AdditiveCoupling, EvenOdd, Flatten, Reverse, Scaling
-from minglow.models.base import ModelConfig
+from minglow.layers import AdditiveCoupling, EvenOdd, Flatten, Reverse, Scaling, Standardization
+from minglow.models.base import ModelConfig, check_vector
 from minglow.nets import mlp
 from minglow.storage.settings import accepts, option
 
@@ -31,16 +31,17 @@ class NiceConfig(ModelConfig, model="nice"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if prod(self.shape) % 2:
-            raise ValueError(f"expected an even number of values, got shape {self.shape}")
+        check_vector((prod(self.shape),))
 
     def build_parts(self, rng: np.random.Generator) -> tuple[Bijection, Base]:
         """Even indices against odd ones, reversed between couplings; then one diagonal scaling."""
         dims, dtype = prod(self.shape), self.chosen("dtype")
-        layers: list[Bijection] = [Flatten(self.shape), EvenOdd(dims)]
-        for _ in range(self.couplings):
-            net = mlp(dims // 2, self.hidden, dims // 2, rng, dtype, self.depth)
-            layers += [AdditiveCoupling(net), Reverse(dims)]
+        layers: list[Bijection] = [Standardization(dims)] if len(self.shape) == 1 else []
+        layers += [Flatten(self.shape), EvenOdd(dims)]
+        for i in range(self.couplings):
+            first = (dims + 1 - i % 2) // 2  # of an odd number, even indices are one more
+            net = mlp(first, self.hidden, dims - first, rng, dtype, self.depth)
+            layers += [AdditiveCoupling(net, first), Reverse(dims)]
         return Chain(*layers[:-1], Scaling(dims, dtype)), self.chosen("base")((dims,))
 
     def min_parameters(self) -> int:
@@ -52,7 +53,7 @@ class NiceConfig(ModelConfig, model="nice"):
 def nice(*args: Any, rng: Rng = None, **options: Any) -> Flow:
     """NICE (Dinh et al. 2015) for images (h, w, C), which it flattens, or vectors (D,).
 
-    Raises ValueError for an odd number of values, which cannot be halved.
+    Vectors are standardized first. Raises ValueError for a single number, which cannot be divided.
     rng is a seed or a Generator for the initialization; the other arguments:
     """
     return NiceConfig(*args, **options).build(rng)

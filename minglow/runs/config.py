@@ -10,12 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minglow.arrays import memory
-from minglow.data import PACKAGED, Images, load
+from minglow.data import PACKAGED, TOYS, Images, Table, dither, load, rounding_steps
 from minglow.data.readers import formats
-from minglow.dequantization import Dequantizer, NoDequantizer, UniformDequantizer, VariationalDequantizer
+from minglow.dequantization import (
+    Continuous,
+    Dequantizer,
+    NoDequantizer,
+    UniformDequantizer,
+    VariationalDequantizer,
+)
 from minglow.models.base import MODELS, ModelConfig
 from minglow.storage.settings import Config, option, pick
 from minglow.training.config import TrainingConfig
+from minglow.training.diagnosis import data_range
 
 DEQUANTIZERS = {"uniform": UniformDequantizer, "none": NoDequantizer,
                 "variational": VariationalDequantizer}
@@ -23,18 +30,31 @@ DEQUANTIZERS = {"uniform": UniformDequantizer, "none": NoDequantizer,
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingConfig(Config):
-    """Which images, and how they are read."""
+    """Which images or which table, and how they are read."""
 
-    data: str = option("digits", f"{', '.join(PACKAGED)}, or the path of images: {formats()}")
+    data: str = option("digits", f"{', '.join([*PACKAGED, *TOYS])}, or the path of images or of a "
+                                 f"table: {formats()}")
     bins: int | None = option(None, "number of intensity levels of a file, 256 if not given", minimum=2,
                               maximum=256)
     bits: int | None = option(None, "keep this number of bits of 8", minimum=1, maximum=8)
     size: int | None = option(None, "scale and crop the pictures of a folder to this size", minimum=1)
     grayscale: bool = option(False, "read the pictures of a folder as grayscale")
+    held_out: float | None = option(None, "fraction of a table's rows that is held out: 0.1 if not "
+                                          "given", above=0, below=1)
+    dither: bool = option(False, "add uniform noise to a table's rounded columns, of the size of their "
+                                 "rounding step")
 
-    def load(self) -> Images:
-        """The images. Raises ValueError for what cannot be read."""
-        return load(self.data, bins=self.bins, bits=self.bits, size=self.size, grayscale=self.grayscale)
+    def load(self) -> Images | Table:
+        """The data. Raises ValueError for what cannot be read."""
+        data = load(self.data, bins=self.bins, bits=self.bits, size=self.size, grayscale=self.grayscale,
+                    held_out=self.held_out)
+        if not self.dither:
+            return data
+        if not isinstance(data, Table):
+            raise ValueError(f"expected a table to dither, got images in {self.data}")
+        steps = rounding_steps(data.train)
+        train, held_out = dither(data.train, steps, 0), dither(data.held_out, steps, 1)
+        return data._replace(train=train, held_out=held_out)
 
     @property
     def final_bins(self) -> int:
@@ -44,9 +64,16 @@ class ReadingConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(ReadingConfig):
-    """The images that a model is trained on, and what fills their bins."""
+    """The data that a model is trained on, and what fills the bins of images.
 
-    dequantizer: str = option("uniform", "the noise that fills the bins", choices=tuple(DEQUANTIZERS))
+    columns, low, high: of a table, the names of its columns, and the range of their values.
+    """
+
+    dequantizer: str = option("uniform", "the noise that fills the bins of images",
+                              choices=tuple(DEQUANTIZERS))
+    columns: tuple[str, ...] = option((), "names of a table's columns", cli=False)
+    low: tuple[float, ...] = option((), "smallest value of each column", cli=False)
+    high: tuple[float, ...] = option((), "largest value of each column", cli=False)
 
 
 class RunConfig(NamedTuple):
@@ -72,17 +99,30 @@ class RunConfig(NamedTuple):
                    TrainingConfig.from_json(values["training"], "the settings of training"))
 
     @classmethod
-    def for_images(cls, given: dict[str, Any], model: str, reading: DataConfig, images: Images,
-                   ) -> RunConfig:
-        """The settings for options by name, completed by what the images decide."""
-        built = MODELS[model](shape=images.train.shape[1:], **pick(given, MODELS[model]))
-        # The number of bins in the file: images have fewer once bits are reduced.
-        reading = replace(reading, bins=256 if reading.bits not in (None, 8) else images.bins)
-        training = TrainingConfig(**pick(given, TrainingConfig)).resolved(built, images)
+    def for_data(cls, given: dict[str, Any], model: str, reading: DataConfig, data: Images | Table,
+                 ) -> RunConfig:
+        """The settings for options by name, completed by what the data decide."""
+        built = MODELS[model](shape=data.train.shape[1:], **pick(given, MODELS[model]))
+        if isinstance(data, Table):
+            if reading.dequantizer != "uniform":
+                raise ValueError("expected images for a dequantizer, got a table: see --dither")
+            low, high = data_range(data)
+            reading = replace(reading, columns=data.columns, low=tuple(low.tolist()),
+                              high=tuple(high.tolist()))
+        else:  # the number of bins in the file: images have fewer once bits are reduced
+            reading = replace(reading, bins=256 if reading.bits not in (None, 8) else data.bins)
+        training = TrainingConfig(**pick(given, TrainingConfig)).resolved(built, data)
         return cls(built, reading, training)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the model is one of vectors, not of images."""
+        return len(self.model.shape) == 1
 
     def build_dequantizer(self) -> Dequantizer:
         """The dequantizer, at its random initialization."""
+        if self.is_table:
+            return Continuous()
         bins, model = self.data.final_bins, self.model
         if self.data.dequantizer != "variational":
             return DEQUANTIZERS[self.data.dequantizer](bins)
@@ -98,7 +138,7 @@ class RunConfig(NamedTuple):
         model = self.model
         needed = max(5 * np.dtype(model.chosen("dtype")).itemsize * model.min_parameters(),
                      10_000 * getattr(model, "flow_steps", getattr(model, "couplings", 1)),
-                     4 * prod(model.shape) * self.training.batch_size)
+                     4 * prod(model.shape) * (self.training.batch_size or 1))
         if needed > memory.installed():
             raise ValueError(f"expected training that fits into {memory.installed() / 1e9:.0f} GB of "
                              f"memory, got one that takes at least {shortened(needed)} bytes: take a "

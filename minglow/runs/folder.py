@@ -7,15 +7,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from minglow.arrays.device import to_device_of
-from minglow.dequantization import Dequantizer, dequantize
+from minglow.dequantization import Dequantizer
 from minglow.flow import Flow
 from minglow.runs.metrics import METRICS, Recorder
 from minglow.storage import checkpoint
 from minglow.storage.archive import temporaries
-from minglow.training.diagnosis import invertibility
+from minglow.training.diagnosis import Monitor
 from minglow.training.state import TrainingState
 
 CHECKPOINT = "model.npz"  # the best so far, and its dequantizer if that learns
@@ -76,16 +73,12 @@ def in_run(path: Path, name: str) -> Path:
 
 
 class Checkpointer:
-    """Saves the best model of a run and the last state of its training; warns of lost invertibility.
-
-    images: integer images (B, h, w, C), around which the flow has to stay invertible.
-    """
+    """Saves the best model of a run and the last state of training; prints the monitor's warnings."""
 
     def __init__(self, folder: Path, flow: Flow, dequantizer: Dequantizer, config: dict[str, Any],
-                 recorder: Recorder, images: np.ndarray) -> None:
+                 recorder: Recorder, monitor: Monitor) -> None:
         self.folder, self.flow, self.dequantizer = folder, flow, dequantizer
-        self.config, self.recorder = config, recorder
-        self.x = to_device_of(dequantize(images, dequantizer.bins, 0, flow.dtype), flow.flat.value)
+        self.config, self.recorder, self.monitor = config, recorder, monitor
         needed = COPIES * (flow.flat.value.nbytes + dequantizer.flat.value.nbytes)
         free = shutil.disk_usage(folder).free
         if free < needed:
@@ -101,5 +94,5 @@ class Checkpointer:
                 checkpoint.save(self.folder / CHECKPOINT, self.flow, self.config,
                                 {"dequantizer": self.dequantizer.flat.value})
         checkpoint.save(self.folder / LAST, self.flow, self.config, state.arrays(), state.facts())
-        if warning := invertibility(self.flow, self.x).warning():
+        for warning in self.monitor.warnings():
             self.recorder.print(f"step={state.step} warning={warning}")

@@ -18,19 +18,21 @@ class Recorder:
 
     On a terminal it shows a progress bar, elsewhere a key=value line for each evaluation. A run that
     resumes after `done` steps keeps their lines, drops later ones, and continues to count the seconds.
+    unit: the name of the losses there.
     """
 
-    def __init__(self, folder: Path, steps: int, stream: Any, done: int = 0) -> None:
-        self.stream = stream
-        self.curve: list[tuple[int, float, float]] = []  # step, mean training bits, held-out bits
-        self.since: list[float] = []  # training bits since the last evaluation
+    def __init__(self, folder: Path, steps: int, stream: Any, done: int = 0,
+                 unit: str = "bits_per_dim") -> None:
+        self.stream, self.unit = stream, unit
+        self.curve: list[tuple[int, float, float]] = []  # step, mean training loss, held-out loss
+        self.since: list[float] = []  # training losses since the last evaluation
         path = folder / METRICS
         lines = read_lines(path, done)
         with replacing(path) as file:
             header = ",".join((*Progress._fields, "seconds"))
             file.write("".join(f"{line}\n" for line in [header, *lines]).encode())
-        for step, bits, held_out_bits, _ in map(figures, lines):
-            self._remember(step, bits, held_out_bits)
+        for step, loss, held_out_loss, _ in map(figures, lines):
+            self._remember(step, loss, held_out_loss)
         self.start = perf_counter() - (figures(lines[-1])[-1] if lines else 0.0)
         self.first, self.began = done, perf_counter()
         self.file = path.open("a", encoding="utf-8")
@@ -45,15 +47,15 @@ class Recorder:
         seconds = perf_counter() - self.start
         fields = ("" if value is None else f"{value:.6g}" for value in (*progress, seconds))
         self.file.write(",".join(fields) + "\n")
-        self._remember(progress.step, progress.bits, progress.held_out_bits)
+        self._remember(progress.step, progress.loss, progress.held_out_loss)
         if not self.bar.disable:
             held_out = f", held out {self.curve[-1][2]:.3f}" if self.curve else ""
-            self.bar.set_postfix_str(f"bits/dim {progress.bits:.3f}{held_out}", refresh=False)
+            self.bar.set_postfix_str(f"{self.unit} {progress.loss:.3f}{held_out}", refresh=False)
             self.bar.update()
-        elif progress.held_out_bits is not None:
-            step, bits, held_out_bits = self.curve[-1]
+        elif progress.held_out_loss is not None:
+            step, loss, held_out_loss = self.curve[-1]
             left = (perf_counter() - self.began) / (step - self.first) * (self.bar.total - step)
-            print(f"step={step} bits_per_dim={bits:.3f} held_out={held_out_bits:.3f} "
+            print(f"step={step} {self.unit}={loss:.3f} held_out={held_out_loss:.3f} "
                   f"seconds={seconds:.1f} left={left:.0f}", file=self.stream, flush=True)
 
     def print(self, line: str) -> None:
@@ -65,10 +67,10 @@ class Recorder:
         self.file.flush()
         os.fsync(self.file.fileno())
 
-    def _remember(self, step: int, bits: float, held_out_bits: float | None) -> None:
-        self.since.append(bits)
-        if held_out_bits is not None:
-            self.curve.append((step, sum(self.since) / len(self.since), held_out_bits))
+    def _remember(self, step: int, loss: float, held_out_loss: float | None) -> None:
+        self.since.append(loss)
+        if held_out_loss is not None:
+            self.curve.append((step, sum(self.since) / len(self.since), held_out_loss))
             self.since.clear()
 
     def __enter__(self) -> Recorder:
@@ -100,6 +102,6 @@ def read_lines(path: Path, done: int) -> list[str]:
 
 
 def figures(line: str) -> tuple[int, float, float | None, float]:
-    """Step, training bits, held-out bits (or None), and seconds of a line of metrics.csv."""
-    step, bits, _, held_out_bits, seconds = line.split(",")
-    return int(step), float(bits), float(held_out_bits) if held_out_bits else None, float(seconds)
+    """Step, training loss, held-out loss (or None), and seconds of a line of metrics.csv."""
+    step, loss, _, held_out_loss, seconds = line.split(",")
+    return int(step), float(loss), float(held_out_loss) if held_out_loss else None, float(seconds)

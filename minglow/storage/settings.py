@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
-from minglow.validation import MAX_COUNT, check_count, check_number, check_shape
+from minglow.validation import MAX_COUNT, check_all, check_count, check_number, check_shape
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound="Config")
@@ -53,7 +53,8 @@ class Option:
             return check_count(name, value, self.minimum, self.maximum)
         if float in kinds:
             return check_number(name, value, self.minimum, self.below, self.above)
-        return check_shape(value, name)
+        part = get_args(hint)[0]
+        return check_shape(value, name) if part is int else check_all(name, value, part)
 
     def _check_choice(self, name: str, value: Any) -> Any:
         if isinstance(value, str) and value in self.choices:

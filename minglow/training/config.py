@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minglow.data import Images
+from minglow.data import Images, Table
 from minglow.storage.settings import Config, option
 from minglow.training.optimizers import Adam, Adamax, OfficialAdamax
 
@@ -15,9 +15,11 @@ class TrainingConfig(Config):
     """Settings of `minglow.train`."""
 
     steps: int = option(2500, "optimizer steps", minimum=1)
-    batch_size: int = option(64, "images in a step", minimum=1)
+    batch_size: int | None = option(None, "samples in a step: 64 images or 256 rows of a table if not "
+                                          "given", minimum=1)
     learning_rate: float | None = option(None, "peak of the learning rate; if not given, the model's: "
-                                               "nice 0.002, official 0.003, others 0.01", above=0)
+                                               "nice 0.002, official 0.003, others 0.01 for images and "
+                                               "0.003 for tables", above=0)
     warmup_steps: int = option(200, "steps in which the learning rate rises; then it falls as a cosine")
     max_grad_norm: float | None = option(100.0, "largest norm of the gradient", above=0)
     ema_decay: float = option(0.999, "decay of the average of the parameters, which is evaluated and "
@@ -34,10 +36,20 @@ class TrainingConfig(Config):
     micro_batches: int = option(1, "parts that each batch is computed in: less memory, the same step",
                                 minimum=1)
     evaluate_every: int = option(100, "steps between evaluations, which also save the run", minimum=1)
+    patience: int | None = option(None, "end training after this number of evaluations without an "
+                                        "improvement, with the best parameters", minimum=1)
     seed: int = option(0, "seed of the initialization, the batches and the samples")
 
-    def resolved(self, model: Any, images: Images) -> TrainingConfig:
-        """The same settings, with those that the model or the data decide."""
-        learning_rate = self.learning_rate or getattr(model, "default_learning_rate", 0.01)
-        shift = images.shift if self.shift is None else self.shift
-        return replace(self, learning_rate=learning_rate, shift=shift)
+    def resolved(self, model: Any, data: Images | Table) -> TrainingConfig:
+        """The same settings, with those that the model or the data decide.
+
+        Raises ValueError for augmentation, which only images have, of a table.
+        """
+        table = data.bins is None
+        if table and (self.shift or self.flip):
+            raise ValueError("expected images to shift or to flip, got a table")
+        learning_rate = self.learning_rate or getattr(model, "default_learning_rate",
+                                                      0.003 if table else 0.01)
+        return replace(self, learning_rate=learning_rate,
+                       batch_size=self.batch_size or (256 if table else 64),
+                       shift=data.shift if self.shift is None else self.shift)

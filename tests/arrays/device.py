@@ -19,14 +19,14 @@ import numpy as np
 # The functions of CuPy 14 that minglow calls, by NumPy module; test_device.py compares them with CuPy.
 FUNCTIONS = {
     "numpy": {
-        "arange", "argsort", "asarray", "concatenate", "diag", "einsum", "empty_like",
-        "full_like", "max", "mean", "ones_like", "stack", "take_along_axis", "tril", "triu", "where",
-        "zeros_like",
+        "arange", "argsort", "asarray", "broadcast_to", "clip", "concatenate", "cumsum", "diag",
+        "einsum", "empty_like", "full_like", "max", "mean", "ones_like", "stack", "take_along_axis",
+        "tril", "triu", "where", "zeros_like",
     },
     "numpy.linalg": {"inv", "slogdet"},
 }
 UFUNCS = {
-    "absolute", "add", "arctanh", "bitwise_and", "cosh", "divide", "equal", "exp", "greater",
+    "absolute", "add", "arctanh", "bitwise_and", "cosh", "divide", "equal", "exp", "expm1", "greater",
     "greater_equal", "isfinite", "less", "less_equal", "log", "log1p", "matmul", "maximum", "minimum",
     "multiply", "negative", "not_equal", "power", "sign", "sqrt", "square", "subtract", "tanh",
 }

@@ -19,7 +19,7 @@ from minglow.plots import image_sheet, tile
 from minglow.runs import folder, metrics
 from minglow.runs.loading import load_run
 from minglow.storage import checkpoint
-from minglow.training.loop import Progress, evaluate, train
+from minglow.training import Progress, evaluate, train
 
 SMALL = ["-K", "1", "-L", "1", "--hidden", "4", "--steps", "8", "--batch-size", "16"]
 MODEL_OPTIONS = {  # SMALL has options of Glow
@@ -51,8 +51,8 @@ def test_a_run_leaves_its_model_metrics_and_pictures(run):
     with (run / "metrics.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [int(line["step"]) for line in lines] == list(range(1, 9))
-    assert all(np.isfinite(float(line["bits"])) for line in lines)
-    assert [line["held_out_bits"] != "" for line in lines] == [False] * 7 + [True]
+    assert all(np.isfinite(float(line["loss"])) for line in lines)
+    assert [line["held_out_loss"] != "" for line in lines] == [False] * 7 + [True]
 
 
 def test_evaluate_prints_the_figures_that_training_printed(run, tmp_path, capsys):
@@ -257,8 +257,8 @@ BAD = {
     "the digits' bins": (["evaluate", "RUN", "--bins", "5"], "expected 17 bins for digits, got 5"),
     "hot": (["sample", "RUN", "--temperature", "1e38"], "samples at temperature 1e+38 are NaN"),
     "too many": (["interpolate", "RUN", "--pairs", "100000"], "at most 10000 images at once"),
-    "a folder": (["train", "--data", "empty"], "empty: expected one of the formats .npz (uint8), .npy"),
-    "text as data": (["train", "--data", "text"], "text: expected one of the formats .npz (uint8)"),
+    "a folder": (["train", "--data", "empty"], "empty: expected one of the formats .csv, .npz (uint8"),
+    "text as data": (["train", "--data", "text"], "text: expected one of the formats .csv, .npz (uint8"),
     "mixed sizes": (
         ["train", "--data", "mixed"], "b.png: expected the 4 x 4 pixels of a.png, got 4 x 6"),
     "cut": (["train", "--data", "cut.npy"], "cut.npy: expected 48 bytes of data by its header"),
@@ -269,7 +269,7 @@ BAD = {
     "no labels": (["train", "--data", "photos.npy", "--classes", "3"],
                   "expected labeled images for --classes, got none in photos.npy"),
     "too few classes": (["train", "--classes", "9"], "expected --classes 10 for labels 0 to 9, got 9"),
-    "no classes": (["sample", "RUN", "--label", "3"], "expected no labels: its base has no classes"),
+    "no classes": (["sample", "RUN", "--label", "3"], "expected no labels: it has no classes"),
     "model": (["train", "--model", "gan"], "invalid choice: 'gan'"),
     "odd for realnvp": (["train", "--model", "realnvp", "-L", "4"], "w by 16, got shape (8, 8, 1)"),
     "no classes to classify": (
@@ -360,7 +360,7 @@ def test_training_lowers_held_out_bits_and_leaves_the_average():
     train(flow, images, steps=120, learning_rate=1e-2, warmup_steps=20, evaluate_every=40,
           on_step=seen.append)
     assert [progress.step for progress in seen] == list(range(1, 121))
-    held_out = [p.held_out_bits for p in seen if p.held_out_bits is not None]
+    held_out = [p.held_out_loss for p in seen if p.held_out_loss is not None]
     assert len(held_out) == 3 and held_out[-1] < held_out[0] - 0.3 and held_out[-1] < np.log2(17)
     assert evaluate(flow, images.held_out, 17) == held_out[-1]  # of the averages
 
@@ -373,7 +373,7 @@ def one_step(**options):
 
 
 def test_training_images_are_shifted():
-    assert one_step(shift=0.0)[0].bits != one_step(shift=2.0)[0].bits
+    assert one_step(shift=0.0)[0].loss != one_step(shift=2.0)[0].loss
 
 
 def test_gradients_are_clipped_before_the_step():

@@ -14,6 +14,8 @@ from minglow.models.official import official_split_prior
 from minglow.nets import (
     AsNet,
     Bias,
+    Context,
+    ContextNet,
     Conv,
     Dense,
     EdgeBias,
@@ -76,6 +78,14 @@ def affine(shape, rng, dtype, scale=mg.sigmoid_scale):
     return mg.AffineCoupling(net(shape, 2, rng, dtype), scale)
 
 
+def spline(shape, rng, dtype, **options):
+    return mg.Spline(shape[-1], dtype=dtype, **options)
+
+
+def spline_coupling(shape, rng, dtype, bins=3, bound=1.6):
+    return mg.SplineCoupling(net(shape, 3 * bins - 1, rng, dtype), bins, bound)
+
+
 def uneven(shape, rng, dtype, kind=mg.AffineCoupling):
     """All channels but one are identity channels."""
     build = conv_net if len(shape) == 3 else mlp
@@ -102,6 +112,31 @@ def level(shape, rng, dtype):
     half = (*shape[:-1], shape[-1] // 2)
     inner = mg.Chain(actnorm(half, rng, dtype), mg.Flatten(half))
     return mg.Level(step(shape, rng, dtype), inner, shape)
+
+
+def conditional(shape, rng, dtype, chain=mg.Chain):
+    """Two flow steps for vectors, under a context that is a third of a sample: [c, x]."""
+    k, context, steps = max(1, shape[0] // 3), Context(), []
+    size = shape[0] - k
+    for _ in range(2):
+        net = ContextNet(mlp(size // 2 + k, 5, 2 * (size - size // 2), rng, dtype), context)
+        steps += [mg.ActNorm(size, dtype), mg.InvConv1x1(size, rng, dtype),
+                  mg.AffineCoupling(net, identity_channels=size // 2)]
+    return mg.Conditional(chain(*steps), context, k, (size,))
+
+
+def conditional_images(shape, rng, dtype):
+    """A level with a learned prior, under a context: [c, x] with x of a shape in SQUEEZABLE."""
+    k, context = (shape[0] - 1) % 4 + 1, Context()
+    image = {4: (2, 2, 1), 8: (2, 4, 1), 12: (2, 2, 3)}[shape[0] - k]
+    half = (image[0] // 2, image[1] // 2, 2 * image[2])
+    coupling, prior = (
+        mg.AffineCoupling(ContextNet(conv_net(half[2] + k, 5, 2 * half[2], rng, dtype), context), scale)
+        for scale in (mg.sigmoid_scale, mg.exp_scale))
+    inner = mg.Chain(mg.ActNorm(half[2], dtype), mg.Flatten(half))
+    level = mg.Level(mg.Chain(mg.Squeeze(), coupling, mg.Swap(2 * half[2]), prior), inner,
+                     (*half[:2], 2 * half[2]))
+    return mg.Conditional(level, context, k, image)
 
 
 def glow(shape, rng, dtype, build=mg.glow, **options):
@@ -134,6 +169,10 @@ BIJECTIONS = {
     "AffineCoupling, tanh": (partial(affine, scale=partial(mg.tanh_scale, bound=0.5)), ALL),
     "AffineCoupling, uneven": (uneven, ALL),
     "AdditiveCoupling, uneven": (partial(uneven, kind=mg.AdditiveCoupling), ALL),
+    "Spline": (spline, ALL),
+    "Spline, few bins": (partial(spline, bins=2, bound=1.3), ALL),  # many values lie outside
+    "SplineCoupling": (spline_coupling, ALL),
+    "SplineCoupling, uneven": (partial(uneven, kind=mg.SplineCoupling), ALL),
     "Checkerboard": (checkerboard, BOARDS),
     "Checkerboard, additive, other parity": (partial(checkerboard, parity=1, additive=True), BOARDS),
     "official split prior": (partial(prior, build=official_split_prior), HALVED),
@@ -143,6 +182,8 @@ BIJECTIONS = {
     "Chain": (step, ALL),
     "ReversibleChain": (partial(step, chain=mg.ReversibleChain), ALL),
     "Level": (level, ALL),
+    "Conditional": (conditional, [(size,) for size in range(2, 14)]),
+    "Conditional, images": (conditional_images, [(size,) for size in range(5, 17)]),
     "glow": (glow, [(4,), *SQUEEZABLE]),
     "glow, LU, additive": (
         partial(glow, permutation=mg.InvConv1x1LU, coupling=mg.AdditiveCoupling), [(4,), *SQUEEZABLE]),

@@ -7,12 +7,13 @@ are the parameters by path.
 
 import numpy as np
 import torch
-from torch.nn.functional import conv2d, conv_transpose2d, pixel_unshuffle, relu
+from torch.nn.functional import conv2d, conv_transpose2d, pixel_unshuffle, relu, softplus
 
 import minglow as mg
 from minglow.nets import (
     AsNet,
     Bias,
+    ContextNet,
     Conv,
     Dense,
     EdgeBias,
@@ -154,6 +155,43 @@ def affine(module, own, constants, below):
     return forward
 
 
+def rational_quadratic(x, raw, bound):
+    """y and log dy/dx (Durkan et al. 2019, equations 4 and 5), x (...), raw (..., 3 bins - 1)."""
+    bins, floor = (raw.shape[-1] + 1) // 3, 1e-3
+    fractions = [floor + (1 - bins * floor) * torch.softmax(part, -1)
+                 for part in (raw[..., :bins], raw[..., bins : 2 * bins])]
+    knots = [2 * bound * torch.nn.functional.pad(torch.cumsum(part, -1), (1, 0)) - bound
+             for part in fractions]
+    inner = floor + softplus(raw[..., 2 * bins :] + np.log(np.expm1(1 - floor)))
+    derivatives = torch.nn.functional.pad(inner, (1, 1), value=1.0)
+    k = torch.searchsorted(knots[0][..., 1:-1].contiguous(), x[..., None].contiguous(), right=True)
+    (x0, x1), (y0, y1), (d0, d1) = (
+        [torch.gather(part, -1, k + end)[..., 0] for end in (0, 1)] for part in (*knots, derivatives))
+    s, xi = (y1 - y0) / (x1 - x0), (x - x0) / (x1 - x0)
+    xi = torch.where(x.abs() <= bound, xi, 0.5)  # the formulas hold inside only
+    beta = s + (d1 + d0 - 2 * s) * xi * (1 - xi)
+    y = y0 + (y1 - y0) * (s * xi**2 + d0 * xi * (1 - xi)) / beta
+    derivative = s**2 * (d1 * xi**2 + 2 * s * xi * (1 - xi) + d0 * (1 - xi) ** 2) / beta**2
+    return torch.where(x.abs() <= bound, y, x), torch.where(x.abs() <= bound, derivative, 1.0).log()
+
+
+def spline(module, own, constants, below):
+    def forward(x):
+        raw = own["raw"].expand(*x.shape, -1)
+        y, log_derivative = rational_quadratic(x, raw, module.bound)
+        return y, log_derivative.flatten(1).sum(1)
+    return forward
+
+
+def spline_coupling(module, own, constants, below):
+    def forward(x):
+        x1, x2 = parts(x, module)
+        raw = below[0](x1).unflatten(-1, (x2.shape[-1], -1))
+        y2, log_derivative = rational_quadratic(x2, raw, module.bound)
+        return torch.cat([x1, y2], -1), log_derivative.flatten(1).sum(1)
+    return forward
+
+
 def squeeze(module, own, constants, below):
     return lambda x: (pixel_unshuffle(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1), same(x, 0.0))
 
@@ -178,6 +216,23 @@ def level(module, own, constants, below):
         inner, factored_out = halves(h)
         z, second = below[1](inner)
         return torch.cat([factored_out.reshape(len(x), -1), z], 1), first + second
+    return forward
+
+
+def conditional(module, own, constants, below):
+    def forward(x):
+        c, rest = x[:, :module.channels], x[:, module.channels:]
+        CONTEXTS[module.context] = c  # which context_net reads
+        y, log_det = below[0](rest.reshape(len(x), *module.shape))
+        return torch.cat([c, y], 1), log_det
+    return forward
+
+
+def context_net(module, own, constants, below):
+    def forward(x):
+        c = CONTEXTS[module.context]
+        pixels = c.reshape(len(c), *[1] * (x.ndim - 2), -1).expand(*x.shape[:-1], -1)
+        return below[0](torch.cat([x, pixels], -1))
     return forward
 
 
@@ -232,13 +287,16 @@ def sequence(module, own, constants, below):
     return forward
 
 
+CONTEXTS = {}  # the tensor c of each Context, in the mirror's current call
 MIRRORS = {
     mg.ActNorm: actnorm, mg.Scaling: scaling, mg.InvConv1x1: inv_conv, mg.InvConv1x1LU: inv_conv_lu,
     mg.Shuffle: shuffle, mg.Reverse: shuffle, mg.Swap: shuffle, mg.EvenOdd: shuffle,
     mg.AdditiveCoupling: additive, mg.AffineCoupling: affine, mg.Checkerboard: checkerboard,
+    mg.Spline: spline, mg.SplineCoupling: spline_coupling,
     mg.Squeeze: squeeze, mg.Flatten: flatten, mg.Chain: chain, mg.ReversibleChain: chain,
-    mg.Level: level, mg.CheckerboardNet: checkerboard_net, Conv: conv, TransposedConv: transposed_conv,
-    EdgeBias: edge_bias, Dense: dense,
+    mg.Level: level, mg.CheckerboardNet: checkerboard_net, mg.Conditional: conditional,
+    ContextNet: context_net, Conv: conv, TransposedConv: transposed_conv, EdgeBias: edge_bias,
+    Dense: dense,
     Bias: lambda module, own, *_: lambda x: x + own["bias"], ReLU: lambda *_: relu,
     NormReLU: norm_relu, ShiftScale: shift_scale, Sequence: sequence, Residual: residual,
     AsNet: lambda module, own, constants, below: lambda x: below[0](x)[0],

@@ -316,7 +316,7 @@ def train_small(images, steps, **options):
     seen, options = [], {"evaluate_every": steps // 3, **options}
     flow = mg.glow(images.train.shape[1:], levels=1, flow_steps=2, hidden=8, rng=0)
     quick(flow, images, steps=steps, on_step=seen.append, **options)
-    return [p.held_out_bits for p in seen if p.held_out_bits is not None], flow
+    return [p.held_out_loss for p in seen if p.held_out_loss is not None], flow
 
 
 def test_a_variational_dequantizer_learns_and_outperforms_uniform_noise():
@@ -354,7 +354,7 @@ def test_training_computes_the_gradient_of_the_bound_for_the_dequantizer():
         x, log_q, _ = dequantizer.dequantize(images.train[:4], None, np.float64)
         return -np.mean(flow.log_prob(x) - log_q)
 
-    assert seen[0].bits == pytest.approx(loss() / (4 * log(2)) + np.log2(5), rel=1e-9)
+    assert seen[0].loss == pytest.approx(loss() / (4 * log(2)) + np.log2(5), rel=1e-9)
     for i in range(0, len(value), 3):
         before = value[i]
         value[i] = before + h
@@ -496,9 +496,9 @@ def test_reported_bits_use_the_labels():
               on_step=seen.append)
     other = DIGITS._replace(train_labels=DIGITS.train_labels * 0, held_out_labels=np.zeros(297, int))
     quick(flow, other, steps=1, learning_rate=1e-12, on_step=seen.append)
-    assert seen[0].bits == pytest.approx(seen[1].bits, rel=1e-6)
+    assert seen[0].loss == pytest.approx(seen[1].loss, rel=1e-6)
     assert seen[0].grad_norm != seen[1].grad_norm
-    assert seen[0].bits > seen[2].bits + 1 and seen[0].held_out_bits > seen[2].held_out_bits + 1
+    assert seen[0].loss > seen[2].loss + 1 and seen[0].held_out_loss > seen[2].held_out_loss + 1
 
 
 def test_adamax_trains_flow_and_dequantizer():

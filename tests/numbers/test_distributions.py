@@ -215,7 +215,7 @@ def test_invalid_labels_are_refused():
     with pytest.raises(ValueError, match=r"integer labels of shape \(4,\), got float64"):
         flow.log_prob(X, np.zeros(4))
     plain = mg.glow((4, 4, 1), levels=1, flow_steps=1, hidden=4, rng=0)
-    with pytest.raises(ValueError, match="expected no labels: its base has no classes"):
+    with pytest.raises(ValueError, match="expected no labels: it has no classes"):
         plain.sample(2, 0, labels=1)
     with pytest.raises(ValueError, match="expected a base with classes, got StandardNormal"):
         plain.log_prob_given_class(X.astype(np.float32))

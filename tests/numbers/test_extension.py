@@ -162,11 +162,11 @@ def test_a_training_step_trains_a_dequantizer():
     before = dequantizer.flat.value.copy()
     train(flow, DATA, steps=1, batch_size=8, learning_rate=1e-3, warmup_steps=0, ema_decay=0.0,
           dequantizer=dequantizer, on_step=progress.append)
-    assert dequantizer.flat.grad.any() and np.isfinite(progress[0].bits)
+    assert dequantizer.flat.grad.any() and np.isfinite(progress[0].loss)
     learning_rate = 1e-3 * warm_up_cosine(1, 1, 0)
     step = -learning_rate * np.sign(dequantizer.flat.grad)  # Adam's first
     assert dequantizer.flat.value - before == pytest.approx(step, rel=1e-4)
-    assert progress[0].held_out_bits == evaluate(flow, DATA.held_out, BINS, dequantizer=dequantizer)
+    assert progress[0].held_out_loss == evaluate(flow, DATA.held_out, BINS, dequantizer=dequantizer)
 
 
 class Wrapper(mg.Bijection):

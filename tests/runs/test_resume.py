@@ -399,7 +399,7 @@ def test_two_signals_at_once_end_the_process_without_output():
 ])
 def test_metrics_that_lack_a_line_are_refused_and_not_changed(tmp_path, damage, message):
     path = tmp_path / metrics.METRICS
-    lines = ["step,bits,grad_norm,held_out_bits,seconds", *(f"{step},3,1,,0.1" for step in range(1, 6))]
+    lines = ["step,loss,grad_norm,held_out_loss,seconds", *(f"{step},3,1,,0.1" for step in range(1, 6))]
     path.write_text("\n".join(lines))
     with metrics.Recorder(tmp_path, 9, stream=io.StringIO(), done=4):
         pass
