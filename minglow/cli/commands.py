@@ -19,8 +19,9 @@ from minglow.runs.folder import in_run
 from minglow.runs.loading import SAFETENSORS, build, load_run, read, run_config
 from minglow.storage.settings import pick
 from minglow.storage.weights import export_safetensors
-from minglow.training.diagnosis import FINAL_VALUES, Explosion, explosion, invertibility, sample_count
+from minglow.training.diagnosis import invertibility
 from minglow.training.evaluation import baseline, held_out, labels_for
+from minglow.training.monitor import FINAL_VALUES, Explosion, explosion, sample_count
 from minglow.validation import single_line
 
 T = TypeVar("T", bound=Trainable)

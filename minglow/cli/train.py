@@ -26,9 +26,9 @@ from minglow.storage import checkpoint
 from minglow.storage.archive import sweep
 from minglow.storage.settings import pick
 from minglow.training import Diverged, Interrupted, train
-from minglow.training.diagnosis import Monitor
 from minglow.training.distributed import ProcessError, ProcessGroup, world
 from minglow.training.loop import checked_config, checked_data
+from minglow.training.monitor import Monitor
 from minglow.training.state import completed_steps
 from minglow.validation import single_line
 

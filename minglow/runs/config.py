@@ -22,7 +22,7 @@ from minglow.dequantization import (
 from minglow.models.base import MODELS, ModelConfig
 from minglow.storage.settings import Config, option, pick
 from minglow.training.config import TrainingConfig
-from minglow.training.diagnosis import data_range
+from minglow.training.monitor import data_range
 
 DEQUANTIZERS = {"uniform": UniformDequantizer, "none": NoDequantizer,
                 "variational": VariationalDequantizer}

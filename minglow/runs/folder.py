@@ -12,7 +12,7 @@ from minglow.flow import Flow
 from minglow.runs.metrics import METRICS, Recorder
 from minglow.storage import checkpoint
 from minglow.storage.archive import temporaries
-from minglow.training.diagnosis import Monitor
+from minglow.training.monitor import Monitor
 from minglow.training.state import TrainingState
 
 CHECKPOINT = "model.npz"  # the best so far, and its dequantizer if that learns

@@ -1,25 +1,16 @@
-"""What is wrong with a flow, or soon will be: the first NaN, lost invertibility, exploding samples."""
+"""What is wrong with a flow, or soon will be: the first NaN, and how invertible it is."""
 
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
-from minglow.arrays.device import all_finite, to_device_of, to_host
+from minglow.arrays.device import all_finite, to_host
 from minglow.bijection import SingularWeightError
-from minglow.data import Images, Table
-from minglow.dequantization import Dequantizer
 from minglow.flow import Context, Flow
-from minglow.training.evaluation import baseline, context_at
 
 # Rounding grows with a weight's condition number and with 1 / scale; one of 256 bins is lost
 # where the round trip errs by half a cell.
 ROUND_TRIP = 1e-3
-OUTSIDE = 3.0  # times the data's range: a sample beyond it counts as outside
-FAR = 10.0  # times the data's range: no sample should be beyond it
-MOST_OUTSIDE = 1e-3  # of all samples
-VALUES = 2**14  # of all samples that are drawn at an evaluation
-FINAL_VALUES = 2**17  # and at the end of training
 
 
 class Diverged(FloatingPointError):
@@ -28,10 +19,6 @@ class Diverged(FloatingPointError):
     def __init__(self, step: int, fault: str, error: Exception) -> None:
         super().__init__(f"training diverged in step {step}: {fault} ({error}); a lower learning rate, "
                          "a longer warm-up or a smaller max_grad_norm may help")
-
-
-class TrainingWarning(UserWarning):
-    """A flow was trained that is hardly invertible, whose samples explode, or that learned little."""
 
 
 class Invertibility(NamedTuple):
@@ -80,105 +67,6 @@ def invertibility(flow: Flow, x: np.ndarray, context: Context = None) -> Inverti
     ranges = to_host(np.ptp(x, axis=0)) if x.ndim == 2 else np.ones(1)
     round_trip = float((error / np.where(ranges > 0, ranges, 1)).max())
     return Invertibility(condition, weight, scale, coupling, round_trip, np.dtype(flow.dtype))
-
-
-class Explosion(NamedTuple):
-    """How far samples of a flow lie from its data; a flow of good likelihood may draw samples of 1e9."""
-
-    samples: int
-    nonfinite: int  # samples that are NaN or inf
-    outside: float  # the fraction of samples beyond OUTSIDE times the data's range
-    farthest: float  # the farthest sample's distance from the middle of the data, in half ranges
-    round_trip: float  # max |z - forward(inverse(z))| over the samples
-    layer: str  # the layer whose inverse magnifies the farthest sample most
-    factor: float  # by how much, compared with the median sample
-    low: np.ndarray  # the smallest value of the data, or of each column
-    high: np.ndarray  # and the largest
-
-    def warning(self) -> str:
-        """One line, or nothing, while samples are like the data."""
-        if not self.nonfinite and self.farthest <= FAR and self.outside <= MOST_OUTSIDE:
-            return ""
-        found = (f"{self.nonfinite} of {self.samples} samples are NaN or inf" if self.nonfinite else
-                 f"{self.outside:.2%} of {self.samples} samples lie beyond {OUTSIDE:g} times the data's "
-                 f"range, the farthest at {self.farthest:.1e} times")
-        return (f"samples explode: {found}; the inverse of {self.layer} magnifies most, "
-                f"{self.factor:.0f} times: bound the scale (scale='tanh'), lower the learning rate, or "
-                "take fewer flow steps")
-
-
-def explosion(flow: Flow, low: np.ndarray, high: np.ndarray, samples: int, context: Context = None,
-              ) -> Explosion:
-    """Draw samples at temperature 1, and compare them with the range of the data, [low, high].
-
-    low, high: numbers, or one for each column, (D,). context: (samples, K).
-    """
-    z = flow.base.sample(samples, np.random.default_rng(0), flow.dtype)
-    z, growths = to_device_of(z, flow.flat.value), []
-    with np.errstate(all="ignore"):
-        with flow.conditioned(z, context) as bijection:
-            for layer, y, x in bijection.trace_inverse(z):
-                growths.append((largest(x) / largest(y), str(layer)))
-            finite = np.isfinite(largest(x))
-            again = bijection.forward_only(x)[0]
-        middle, half = (low + high) / 2, np.maximum((high - low) / 2, np.finfo(flow.dtype).tiny)
-        far = largest((to_host(x) - middle) / half)
-        far = np.where(finite, far, np.inf)
-        errors = largest(again - z)[finite]
-        worst = int(far.argmax())
-        factors = [(ratio[worst] / np.nanmedian(ratio), name) for ratio, name in growths]
-    factor, name = max((pair for pair in factors if not np.isnan(pair[0])), default=(1.0, "no layer"))
-    return Explosion(samples, int((~finite).sum()), float((far > OUTSIDE).mean()), float(far[worst]),
-                     float(errors.max(initial=0)), name, float(factor), low, high)
-
-
-def largest(x: np.ndarray) -> np.ndarray:
-    """The largest absolute value of each sample, (B,), on the host."""
-    return to_host(np.abs(x).reshape(len(x), -1).max(axis=1))
-
-
-def sample_count(flow: Flow, values: int) -> int:
-    """How many samples of a flow have about so many values: at least 16, at most 20,000."""
-    return int(np.clip(values // prod(flow.base.shape), 16, 20_000))
-
-
-class Monitor:
-    """Looks at a flow in training from both sides: around its data, and around its samples."""
-
-    def __init__(self, flow: Flow, data: Images | Table, dequantizer: Dequantizer) -> None:
-        self.flow, self.data = flow, data
-        self.low, self.high = data_range(data)
-        self.count = 16 if data.bins else 256
-        x = dequantizer.dequantize(data.held_out[:self.count], 0, flow.dtype)[0]
-        self.x = to_device_of(x, flow.flat.value)
-
-    def warnings(self, values: int = VALUES) -> list[str]:
-        """A line for each thing that is wrong."""
-        count = sample_count(self.flow, values)
-        contexts = self.data.held_out_context
-        x_context = context_at(self.flow, contexts, slice(self.count))
-        z_context = None if contexts is None else context_at(
-            self.flow, contexts, np.arange(count) % len(contexts))
-        found = [invertibility(self.flow, self.x, x_context).warning(),
-                 explosion(self.flow, self.low, self.high, count, z_context).warning()]
-        return [line for line in found if line]
-
-    def final_warnings(self, best: float) -> list[str]:
-        """Those at the end of training, when more samples are drawn, and whether it has learned."""
-        found, simple = self.warnings(FINAL_VALUES), baseline(self.data)
-        if best > simple:
-            name, unit = ("a uniform model", "bits per dimension") if self.data.bins else (
-                "a Gaussian fitted to the training data", "nats")
-            found.append(f"the held-out loss of {best:.3f} {unit} is worse than that of {name}, "
-                         f"{simple:.3f}: lower the learning rate, or train for more steps")
-        return found
-
-
-def data_range(data: Images | Table) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and the largest value of each column; of dequantized images, of all pixels."""
-    if data.bins:
-        return np.array(-0.5), np.array(0.5)
-    return data.train.min(axis=0), data.train.max(axis=0)
 
 
 def first_nonfinite(flow: Flow, x: np.ndarray | None, context: Context = None) -> str:

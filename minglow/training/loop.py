@@ -21,11 +21,12 @@ from minglow.flow import Context, Flow
 from minglow.storage.checkpoint import Checkpoint
 from minglow.storage.settings import accepts
 from minglow.training.config import TrainingConfig
-from minglow.training.diagnosis import Diverged, Monitor, TrainingWarning, first_nonfinite
+from minglow.training.diagnosis import Diverged, first_nonfinite
 from minglow.training.distributed import SINGLE_PROCESS, ProcessGroup, check_batch_divides, shard
 from minglow.training.evaluation import context_at, dequantizer_for, held_out, labels_for
+from minglow.training.monitor import Monitor, TrainingWarning
 from minglow.training.optimizers import clip_norm, warm_up_cosine
-from minglow.training.state import TrainingState
+from minglow.training.state import Interrupted, TrainingState
 
 INITIAL_ROWS = 10_000  # of a table, that standardize it
 
@@ -193,11 +194,3 @@ def take_step(state: TrainingState, processes: ProcessGroup, log_prob: np.floati
         learner.optimizer.step(learning_rate)
         learner.average.update()
     return mean, float(figures[1:2].sum())  # the flow's: a dequantizer's comes after it
-
-
-class Interrupted(Exception):
-    """Training ended on a signal, after a complete step, with its state saved."""
-
-    def __init__(self, signal: int, step: int) -> None:
-        super().__init__(f"interrupted after step {step}")
-        self.signal = signal

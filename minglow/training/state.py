@@ -16,6 +16,14 @@ from minglow.storage.checkpoint import Checkpoint, CheckpointError, restore
 from minglow.training.optimizers import Adam, PolyakAverage
 
 
+class Interrupted(Exception):
+    """Training ended on a signal, after a complete step, with its state saved."""
+
+    def __init__(self, signal: int, step: int) -> None:
+        super().__init__(f"interrupted after step {step}")
+        self.signal = signal
+
+
 class Learner:
     """A vector of parameters, its optimizer, its average and, if they are wanted, its best averages."""
 

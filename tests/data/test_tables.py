@@ -89,7 +89,8 @@ def test_numbers_have_all_usual_forms(tmp_path):
 
 
 @pytest.mark.parametrize(("header", "delimiter", "columns"), [
-    ('"a;b",c', ",", ("a;b", "c")), ('"a\tb";"c,d"', ";", ("a\tb", "c,d")), ("a;b\tc,d", "\t", ("a;b", "c,d"))])
+    ('"a;b",c', ",", ("a;b", "c")), ('"a\tb";"c,d"', ";", ("a\tb", "c,d")),
+    ("a;b\tc,d", "\t", ("a;b", "c,d"))])
 def test_the_first_line_decides_on_the_delimiter(tmp_path, header, delimiter, columns):
     (tmp_path / "a.csv").write_text(f"{header}\n1{delimiter}2\n3{delimiter}4\n")
     x, names, _ = read_csv(tmp_path / "a.csv")
