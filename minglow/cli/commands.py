@@ -127,7 +127,7 @@ def report_quality(flow: Flow, samples: data.Images | data.Table, dequantizer: D
         print_facts(held_out_bits_per_dim=f"{loss:.3f}", uniform_model=f"{simple:.3f}")
     else:
         print_facts(held_out_nats=f"{loss:.3f}", gaussian_nats=f"{simple:.3f}")
-    print_facts(round_trip_error=f"{flow.reconstruction_error(x):.1e}")
+    print_facts(round_trip_error=f"{invertibility(flow, x).round_trip:.1e}")
     if labels is not None:
         likeliest = to_host(flow.log_prob_given_class(x).argmax(axis=1))
         print_facts(accuracy_by_bayes=f"{np.mean(likeliest == labels[:256]):.3f}")

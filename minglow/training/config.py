@@ -22,9 +22,10 @@ class TrainingConfig(Config):
                                                "0.003 for tables", above=0)
     warmup_steps: int = option(200, "steps in which the learning rate rises; then it falls as a cosine")
     max_grad_norm: float | None = option(100.0, "largest norm of the gradient", above=0)
-    ema_decay: float = option(0.999, "decay of the average of the parameters, which is evaluated and "
-                                     "saved: over 1 / (1 - decay) steps, so take 0.99 for a short run",
-                              below=1)
+    ema_decay: float | None = option(None, "decay of the average of the parameters, which is evaluated "
+                                           "and saved: over 1 / (1 - decay) steps, so take 0.99 for a "
+                                           "short run; if not given, 0.999 for images and 0.99 for "
+                                           "tables", below=1)
     shift: float | None = option(None, "largest random shift of half of the training images, in pixels; "
                                        "if not given, the data's own, 1 for the digits")
     integer_shift: bool = option(False, "shift by whole pixels only, without blur")
@@ -52,4 +53,5 @@ class TrainingConfig(Config):
                                                       0.003 if table else 0.01)
         return replace(self, learning_rate=learning_rate,
                        batch_size=self.batch_size or (256 if table else 64),
+                       ema_decay=(0.99 if table else 0.999) if self.ema_decay is None else self.ema_decay,
                        shift=data.shift if self.shift is None else self.shift)

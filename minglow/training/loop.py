@@ -74,8 +74,8 @@ def train(flow: Flow, data: Images | Table | np.ndarray, *, dequantizer: Dequant
     dequantizer = dequantizer_for(data.bins, dequantizer)
     labels = labels_for(flow, data.train_labels, len(data.train))
     labels_for(flow, data.held_out_labels, len(data.held_out))
-    state = TrainingState(flow, dequantizer, config.chosen("optimizer"), config.ema_decay, config.seed,
-                          data, keep_best=config.patience is not None)
+    state = TrainingState(flow, dequantizer, config.chosen("optimizer"), config.ema_decay or 0.0,
+                          config.seed, data, keep_best=config.patience is not None)
     if resume is not None:
         state.restore(validation.check_instance("resume", resume, Checkpoint))
     else:

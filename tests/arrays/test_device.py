@@ -88,8 +88,9 @@ class OnDevice(Bijection):
         twin = self._twin()
         y = twin.initialize(mg.to_device(x))
         for (_, module), (_, other) in zip(self.layer.walk(), twin.walk()):
-            for name, value in other.params.items():
-                module.params[name][...] = mg.to_host(value)
+            for kind in "params", "constants":
+                for name, value in getattr(other, kind).items():
+                    getattr(module, kind)[name][...] = mg.to_host(value)
         return mg.to_host(y)
 
 

@@ -33,6 +33,8 @@ from minglow.nets import (
 )
 
 VECTORS = [(2,), (4,), (6,), (8,)]
+DIMS = [(dims,) for dims in (2, 3, 5, 8, 1, 4, 6, 7, 9, 10, 11, 12, 13)]
+DIVISIBLE = [shape for shape in DIMS if shape != (1,)]  # what a coupling can divide
 IMAGES = [
     (1, 1, 2), (1, 1, 4), (1, 2, 2), (2, 1, 4), (2, 2, 2), (1, 3, 4), (3, 2, 2), (2, 2, 4), (4, 1, 2),
 ]
@@ -68,6 +70,19 @@ def actnorm(shape, rng, dtype, factor=1.0):
 
 def scaling(shape, rng, dtype):
     return mg.Scaling(shape[-1], dtype)
+
+
+def standardization(shape, rng, dtype):
+    return standardized(mg.Standardization(shape[-1]), rng)
+
+
+def standardized(bijection, rng):
+    """The bijection, every Standardization in it with constants as data would have set them."""
+    for _, module in bijection.walk():
+        if isinstance(module, mg.Standardization):
+            mean, std = module.constants.values()
+            mean[...], std[...] = rng.normal(size=mean.shape), rng.uniform(0.5, 2, std.shape)
+    return bijection
 
 
 def additive(shape, rng, dtype):
@@ -141,16 +156,24 @@ def conditional_images(shape, rng, dtype):
 
 def glow(shape, rng, dtype, build=mg.glow, **options):
     levels = 2 if shape == (4, 4, 1) else 1
-    return build(shape, levels, flow_steps=1, hidden=4, rng=rng, dtype=dtype, **options).bijection
+    flow = build(shape, levels, flow_steps=1, hidden=4, rng=rng, dtype=dtype, **options)
+    return standardized(flow.bijection, rng)
 
 
 def nice(shape, rng, dtype):
-    return mg.nice(shape, couplings=2, hidden=4, depth=2, rng=rng, dtype=dtype).bijection
+    flow = mg.nice(shape, couplings=2, hidden=4, depth=2, rng=rng, dtype=dtype)
+    return standardized(flow.bijection, rng)
 
 
 def realnvp(shape, rng, dtype, **options):
     levels = 2 if shape in ((4, 4, 1), (2, 4, 1)) else 1
-    return mg.realnvp(shape, levels, hidden=3, rng=rng, dtype=dtype, **options).bijection
+    flow = mg.realnvp(shape, levels, hidden=3, rng=rng, dtype=dtype, **options)
+    return standardized(flow.bijection, rng)
+
+
+def spline_flow(shape, rng, dtype):
+    flow = mg.spline_flow(shape, flow_steps=2, hidden=3, spline_bins=3, bound=2, rng=rng, dtype=dtype)
+    return standardized(flow.bijection, rng)
 
 
 BIJECTIONS = {
@@ -163,6 +186,7 @@ BIJECTIONS = {
     "EvenOdd": (channels(mg.EvenOdd), ALL),
     "ActNorm, factor 3": (partial(actnorm, factor=3.0), ALL),
     "Scaling": (scaling, ALL),
+    "Standardization": (standardization, ALL),
     "AdditiveCoupling": (additive, ALL),
     "AffineCoupling": (affine, ALL),
     "AffineCoupling, exp": (partial(affine, scale=mg.exp_scale), ALL),
@@ -195,9 +219,14 @@ BIJECTIONS = {
         partial(glow, net=paper_conv_net, learned_prior=False), SQUEEZABLE),
     "glow, official": (partial(glow, build=mg.official_glow), SQUEEZABLE),
     "glow, official, additive": (partial(glow, build=mg.official_glow, coupling="additive"), SQUEEZABLE),
+    "glow, vectors": (glow, DIVISIBLE),
+    "glow, splines": (partial(glow, coupling=partial(mg.SplineCoupling, bound=2.0)), SQUEEZABLE),
     "nice": (nice, ALL),
+    "nice, vectors": (nice, DIVISIBLE),
     "realnvp": (partial(realnvp, net=partial(res_net, blocks=1)), SMALL_BOARDS),
     "realnvp, plain, reversible": (partial(realnvp, net=conv_net, reversible=True), SMALL_BOARDS),
+    "realnvp, vectors": (partial(realnvp, couplings=2), DIVISIBLE),
+    "spline_flow": (spline_flow, DIMS),
 }
 
 F64 = {"dtype": np.float64}

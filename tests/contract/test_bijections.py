@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minglow.testing import check_backward, check_layer, perturbed, strategies
 
-FLOWS = "glow", "nice", "realnvp"
+FLOWS = "glow", "nice", "realnvp", "spline_flow"
 CASES = [(name, shape) for name, (_, shapes) in BIJECTIONS.items() for shape in shapes]
 
 

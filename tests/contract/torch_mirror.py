@@ -75,6 +75,13 @@ def scaling(module, own, constants, below):
     return lambda x: (x * torch.exp(own["log_scale"]), same(x, count(x) * own["log_scale"].sum()))
 
 
+def standardization(module, own, constants, below):
+    def forward(x):
+        mean, std = constants["mean"].to(x.dtype), constants["std"].to(x.dtype)
+        return (x - mean) / std, same(x, -count(x) * std.log().sum())
+    return forward
+
+
 def identity_pixels(x, parity):
     """A mask (h, w) of the pixels with even i + j + parity."""
     i, j = np.indices(x.shape[1:3])
@@ -292,7 +299,7 @@ MIRRORS = {
     mg.ActNorm: actnorm, mg.Scaling: scaling, mg.InvConv1x1: inv_conv, mg.InvConv1x1LU: inv_conv_lu,
     mg.Shuffle: shuffle, mg.Reverse: shuffle, mg.Swap: shuffle, mg.EvenOdd: shuffle,
     mg.AdditiveCoupling: additive, mg.AffineCoupling: affine, mg.Checkerboard: checkerboard,
-    mg.Spline: spline, mg.SplineCoupling: spline_coupling,
+    mg.Spline: spline, mg.SplineCoupling: spline_coupling, mg.Standardization: standardization,
     mg.Squeeze: squeeze, mg.Flatten: flatten, mg.Chain: chain, mg.ReversibleChain: chain,
     mg.Level: level, mg.CheckerboardNet: checkerboard_net, mg.Conditional: conditional,
     ContextNet: context_net, Conv: conv, TransposedConv: transposed_conv, EdgeBias: edge_bias,
