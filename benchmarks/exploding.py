@@ -133,10 +133,11 @@ def measure(flow: Flow, fresh: np.ndarray) -> dict[str, Any]:
         sizes = np.abs(flow.bijection.inverse_only(z)).max(axis=1)
         back = flow.bijection.inverse_only(flow.bijection.forward_only(fresh)[0])
     finite, data_size = np.isfinite(sizes), float(np.abs(fresh).max())
+    largest = float(sizes[finite].max(initial=0))
     return {
         "nll": -float(flow.log_prob(fresh).astype(float).mean()),
-        "largest sample": float(sizes[finite].max()), "not finite": int((~finite).sum()),
-        "ratio": float(sizes[finite].max()) / data_size,
+        "largest sample": largest, "not finite": int((~finite).sum()),
+        "ratio": largest / data_size,
         "beyond the data": float((~(sizes <= 3 * data_size)).mean()),
         "round trip": float(np.abs(back - fresh).max()),
         "path": path(flow, z[np.argmax(np.where(finite, sizes, 0))]),
@@ -149,7 +150,8 @@ def path(flow: Flow, z: np.ndarray) -> list[tuple[str, float]]:
     assert isinstance(flow.bijection, minglow.Chain)
     for layer in reversed(flow.bijection.layers):
         x = layer.inverse_only(y)
-        found.append((type(layer).__name__, float(np.linalg.norm(x) / np.linalg.norm(y))))
+        before, after = (float(np.linalg.norm(v.astype(float))) for v in (y, x))
+        found.append((type(layer).__name__, after / before))
         y = x
     return found
 

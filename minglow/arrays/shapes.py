@@ -75,6 +75,8 @@ def check_input(layer: Module, x: np.ndarray, channels: int | None = None) -> No
         if parameter.dtype != x.dtype:
             raise ValueError(f"{layer} expected {parameter.dtype}, as its parameters are, got {x.dtype}")
         check_side(layer, x, parameter)
+    for constant in layer.constants.values():
+        check_side(layer, x, constant)
 
 
 def check_images(layer: Module, x: np.ndarray, channels: int | None = None,

@@ -45,7 +45,7 @@ def spline(x: np.ndarray, raw: np.ndarray, bound: float) -> tuple[np.ndarray, np
     b = _bin(x, knots.x, knots)
     xi = (np.clip(x, -bound, bound) - b.x) / b.width
     s, _, p, q, g = _parts(xi, b)
-    y = np.where(outside, x, b.y + b.height * g)
+    y = np.where(outside, x, np.clip(b.y + b.height * g, -bound, bound))  # rounding stays inside
     log_derivative = np.where(outside, 0, np.log(p) + 2 * np.log(s / q))
     return y, log_derivative, (xi, b, outside, knots, bound)
 
@@ -59,7 +59,8 @@ def spline_inverse(y: np.ndarray, raw: np.ndarray, bound: float) -> tuple[np.nda
     r = np.abs(u) + np.sqrt(u**2 + 4 * s**2 * eta * (1 - eta))
     below, above = 2 * s * eta, 2 * s * (1 - eta)
     xi = np.where(u > 0, below / (below + r), r / (r + above))
-    return np.where(outside, y, b.x + b.width * xi), (xi, b, outside, knots, bound)
+    x = np.where(outside, y, np.clip(b.x + b.width * xi, -bound, bound))
+    return x, (xi, b, outside, knots, bound)
 
 
 def spline_backward(dy: np.ndarray, dlog: np.ndarray, cache: Any) -> tuple[np.ndarray, np.ndarray]:

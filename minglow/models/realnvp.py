@@ -51,9 +51,9 @@ class RealNVPConfig(ModelConfig, model="realnvp"):
 
     def build_parts(self, rng: np.random.Generator) -> tuple[Bijection, Base]:
         """Levels inside one another, or the couplings of vectors, and a standard normal base."""
-        if len(self.shape) == 1:
-            return self._vector_couplings(*self.shape, rng), StandardNormal(self.shape)
         first: list[Bijection] = [layers.Logit(self.logit)] if self.logit else []
+        if len(self.shape) == 1:
+            return self._vector_couplings(*self.shape, first, rng), StandardNormal(self.shape)
         return self._level(self.shape, self.levels or 1, first, rng), StandardNormal((prod(self.shape),))
 
     def _level(self, shape: tuple[int, ...], remaining: int, steps: list[Bijection],
@@ -85,9 +85,10 @@ class RealNVPConfig(ModelConfig, model="realnvp"):
                       else [coupling, layers.Swap(channels)])
         return steps
 
-    def _vector_couplings(self, dims: int, rng: np.random.Generator) -> Bijection:
-        """Couplings of halves that alternate, each after an actnorm."""
-        steps: list[Bijection] = [layers.Standardization(dims)]
+    def _vector_couplings(self, dims: int, steps: list[Bijection], rng: np.random.Generator,
+                          ) -> Bijection:
+        """After `steps`, couplings of halves that alternate, each after an actnorm."""
+        steps.append(layers.Standardization(dims))
         for i in range(self.couplings):
             first = (dims + i % 2) // 2  # of an odd number, the two halves differ by one
             net = self.chosen("net")(first, self.hidden, 2 * (dims - first), rng, self.chosen("dtype"))

@@ -11,6 +11,7 @@ from minglow.chain import Chain
 from minglow.flow import Flow
 from minglow.layers import ActNorm, InvConv1x1, Spline, SplineCoupling, Standardization
 from minglow.layers.conditional import Conditional, Context
+from minglow.layers.spline import MAX_BINS
 from minglow.models.base import ModelConfig
 from minglow.nets import ContextNet, mlp
 from minglow.storage.settings import accepts, option
@@ -23,7 +24,7 @@ class SplineFlowConfig(ModelConfig, model="spline"):
     flow_steps: int = option(5, "number of flow steps", flag="-K", minimum=1)
     hidden: int = option(32, "width of the conditioners", minimum=1)
     _: KW_ONLY
-    spline_bins: int = option(8, "number of bins of each spline", minimum=2, maximum=1000)
+    spline_bins: int = option(8, "number of bins of each spline", minimum=2, maximum=MAX_BINS)
     bound: float = option(4.0, "splines act in [-bound, bound] and are the identity outside", above=0)
     context: int = option(0, "length of the vector that the density is conditioned on", cli=False)
 

@@ -46,12 +46,12 @@ class TrainingConfig(Config):
 
         Raises ValueError for augmentation, which only images have, of a table.
         """
-        table = data.bins is None
+        table, decay = data.bins is None, self.ema_decay
         if table and (self.shift or self.flip):
             raise ValueError("expected images to shift or to flip, got a table")
         learning_rate = self.learning_rate or getattr(model, "default_learning_rate",
                                                       0.003 if table else 0.01)
         return replace(self, learning_rate=learning_rate,
                        batch_size=self.batch_size or (256 if table else 64),
-                       ema_decay=(0.99 if table else 0.999) if self.ema_decay is None else self.ema_decay,
+                       ema_decay=(0.99 if table else 0.999) if decay is None else decay,
                        shift=data.shift if self.shift is None else self.shift)

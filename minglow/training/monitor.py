@@ -9,6 +9,7 @@ from minglow.arrays.device import to_device_of, to_host
 from minglow.data import Images, Table
 from minglow.dequantization import Dequantizer
 from minglow.flow import Context, Flow
+from minglow.layers import Standardization
 from minglow.training.diagnosis import invertibility
 from minglow.training.evaluation import baseline, context_at
 
@@ -32,7 +33,7 @@ class Explosion(NamedTuple):
     farthest: float  # the farthest sample's distance from the middle of the data, in half ranges
     round_trip: float  # max |z - forward(inverse(z))| over the samples
     layer: str  # the layer whose inverse magnifies the farthest sample most
-    factor: float  # by how much, in the spreads of all samples before and after the layer
+    factor: float  # by how much
     low: np.ndarray  # the smallest value of the data, or of each column
     high: np.ndarray  # and the largest
 
@@ -58,7 +59,8 @@ def explosion(flow: Flow, low: np.ndarray, high: np.ndarray, samples: int, conte
     with np.errstate(all="ignore"):
         with flow.conditioned(z, context) as bijection:
             for layer, y, x in bijection.trace_inverse(z):
-                growths.append((remoteness(x) / remoteness(y), str(layer)))
+                if not isinstance(layer, Standardization):  # its factors are the units of the data
+                    growths.append((largest(x) / largest(y), str(layer)))
             finite = np.isfinite(largest(x))
             again = bijection.forward_only(x)[0]
         middle, half = (low + high) / 2, np.maximum((high - low) / 2, np.finfo(flow.dtype).tiny)
@@ -75,15 +77,6 @@ def explosion(flow: Flow, low: np.ndarray, high: np.ndarray, samples: int, conte
 def largest(x: np.ndarray) -> np.ndarray:
     """The largest absolute value of each sample, (B,), on the host."""
     return to_host(np.abs(x).reshape(len(x), -1).max(axis=1))
-
-
-def remoteness(x: np.ndarray) -> np.ndarray:
-    """How far each of the samples x (B, ...) is from all, (B,): the largest distance of a value from the
-    median of its kind, in median distances. Units and shifts of columns do not matter."""
-    flat = to_host(x).reshape(len(x), -1)
-    distances = np.abs(flat - np.nanmedian(flat, axis=0))
-    spread = np.nanmedian(distances, axis=0)
-    return (distances / np.where(spread > 0, spread, 1)).max(axis=1)
 
 
 def sample_count(flow: Flow, values: int) -> int:

@@ -291,9 +291,10 @@ def test_arrays_of_both_sides_are_refused(device):
         twin.log_prob(x)
     with pytest.raises(ValueError, match="got one on the device: minglow"):
         flow.log_prob(mg.to_device(x))
-    layer = mg.to_device(mg.ActNorm(2))
-    with pytest.raises(ValueError, match="ActNorm expected an array where its parameters are"):
-        layer.forward(np.zeros((2, 2), np.float32))
+    for layer in mg.ActNorm(2), mg.Standardization(2), mg.Shuffle(2):
+        message = f"{type(layer).__name__} expected an array where its parameters are, got one on the host"
+        with pytest.raises(ValueError, match=message):
+            mg.to_device(layer).forward(np.zeros((2, 2), np.float32))
     with mg.use("loops"), pytest.raises(ValueError, match="for a flow on a device, got the"):
         twin.log_prob(mg.to_device(x))
     with pytest.raises(TypeError):

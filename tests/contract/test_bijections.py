@@ -51,6 +51,12 @@ def test_every_property_at_every_shape_with_more_seeds(name, shape):
         check(name, shape, seed)
 
 
+@pytest.mark.parametrize("name", [
+    "glow, vectors", "nice, vectors", "realnvp, vectors", "spline_flow"])
+def test_every_property_of_a_table_with_63_columns(name):
+    check(name, (63,), 0)
+
+
 @pytest.mark.parametrize("name", BIJECTIONS)
 def test_what_diagnosis_reads_agrees_with_forward(name):
     """trace's y and the sum of its log_dets, and the scales of layers that have them."""
@@ -70,6 +76,28 @@ def test_what_diagnosis_reads_agrees_with_forward(name):
     if hasattr(layer, "scales"):
         scales = layer.scales(x)
         np.testing.assert_allclose(np.log(scales).reshape(3, -1).sum(axis=1), log_det, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", BIJECTIONS)
+def test_trace_inverse_is_trace_in_reverse(name):
+    """It returns inverse(y)'s x, and each layer visited maps the visit's x to its y."""
+    make, shapes = BIJECTIONS[name]
+    rng = np.random.default_rng(0)
+    layer = perturbed(make(shapes[1], rng, np.float64), rng)
+    y = rng.standard_normal((3, *shapes[1])).reshape(layer.forward(np.zeros((3, *shapes[1])))[0].shape)
+    results = []
+
+    def collect():
+        results.append((yield from layer.trace_inverse(y)))
+
+    visited = []
+    for part, part_y, part_x in collect():
+        found = part.forward(part_x)[0]
+        assert found.shape == part_y.shape
+        np.testing.assert_allclose(found, part_y, rtol=1e-9, atol=1e-9)
+        visited.append(part)
+    np.testing.assert_allclose(results[0], layer.inverse(y)[0], rtol=1e-12, atol=1e-12)
+    assert visited == [part for part, *_ in layer.trace(results[0])][::-1] != []
 
 
 @pytest.mark.parametrize("name", NETS)

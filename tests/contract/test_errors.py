@@ -27,7 +27,8 @@ LAYERS = {
     "AdditiveCoupling": mg.AdditiveCoupling(conv_net(2, 4, 2, rng=0)), "Squeeze": mg.Squeeze(),
     "Chain": mg.Chain(mg.ActNorm(4)), "ReversibleChain": mg.ReversibleChain(mg.ActNorm(4)),
     "Flatten": mg.Flatten((2, 2, 4)), "Scaling": mg.Scaling(4), "Logit": mg.Logit(),
-    "Checkerboard": mg.Checkerboard(mg.ActNorm(8)),
+    "Checkerboard": mg.Checkerboard(mg.ActNorm(8)), "Standardization": mg.Standardization(4),
+    "Spline": mg.Spline(4), "SplineCoupling": mg.SplineCoupling(conv_net(2, 4, 46, rng=0)),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
 both_ways = pytest.mark.parametrize("direction", ["forward", "inverse"])
@@ -55,7 +56,8 @@ def test_integers(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ActNorm", "InvConv1x1", "InvConv1x1LU", "Shuffle", "Reverse", "Scaling"])
+    "name", ["ActNorm", "InvConv1x1", "InvConv1x1LU", "Shuffle", "Reverse", "Scaling", "Standardization",
+             "Spline"])
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @both_ways
 def test_another_number_of_channels(name, channels, direction):
@@ -65,13 +67,14 @@ def test_another_number_of_channels(name, channels, direction):
         getattr(LAYERS[name], direction)(images(1, 2, 2, channels))
 
 
-@pytest.mark.parametrize("name", ["AffineCoupling", "AdditiveCoupling"])
+@pytest.mark.parametrize("name", ["AffineCoupling", "AdditiveCoupling", "SplineCoupling"])
 @both_ways
-def test_channels_that_do_not_halve_or_do_not_fit_the_net(name, direction):
-    with pytest.raises(ValueError, match=f"^{name} expected an even number of channels to halve, got 3"):
-        getattr(LAYERS[name], direction)(images(1, 2, 2, 3))
-    with pytest.raises(ValueError, match=r"expected .*\(B, \.\.\., 2\), got \(1, 2, 2, 3\)"):
-        getattr(LAYERS[name], direction)(images(1, 2, 2, 6))
+def test_channels_that_cannot_be_divided_or_do_not_fit_the_net(name, direction):
+    with pytest.raises(ValueError, match=f"^{name} expected at least 2 channels, got 1$"):
+        getattr(LAYERS[name], direction)(images(1, 2, 2, 1))
+    for channels, first in (3, 1), (6, 3):
+        with pytest.raises(ValueError, match=rf"expected .*\(B, \.\.\., 2\), got \(1, 2, 2, {first}\)"):
+            getattr(LAYERS[name], direction)(images(1, 2, 2, channels))
 
 
 @pytest.mark.parametrize(("kind", "outputs"), [(mg.AffineCoupling, 2), (mg.AdditiveCoupling, 1)])
@@ -108,10 +111,10 @@ def test_a_checkerboard_net_expects_images():
 def test_couplings_expect_more_channels_than_identity_channels():
     layer = mg.AdditiveCoupling(mlp(4, 4, 1, rng=0), identity_channels=4)
     for method in layer.forward, layer.inverse, layer.initialize:
-        with pytest.raises(ValueError, match="AdditiveCoupling expected more than 4 channels, got 4"):
+        with pytest.raises(ValueError, match=r"^AdditiveCoupling expected at least 5 channels, got 4$"):
             method(images(1, 4))
     layer = mg.AdditiveCoupling(conv_net(4, 4, 1, rng=0), identity_channels=4)
-    with pytest.raises(ValueError, match="AdditiveCoupling expected more than 4 channels, got 3"):
+    with pytest.raises(ValueError, match=r"^AdditiveCoupling expected at least 5 channels, got 3$"):
         layer.forward(images(1, 2, 2, 3))
 
 
@@ -229,7 +232,8 @@ def test_a_dlog_det_of_another_shape(name):
 
 
 @pytest.mark.parametrize("build", [
-    mg.ActNorm, mg.InvConv1x1, mg.InvConv1x1LU, mg.Shuffle, mg.Reverse, mg.Scaling, mg.Swap, mg.EvenOdd])
+    mg.ActNorm, mg.InvConv1x1, mg.InvConv1x1LU, mg.Shuffle, mg.Reverse, mg.Scaling, mg.Swap, mg.EvenOdd,
+    mg.Standardization, mg.Spline])
 def test_no_channels(build):
     with pytest.raises(ValueError, match=r"^expected channels to be a whole number .* 1, got 0"):
         build(0)
@@ -242,6 +246,9 @@ def test_no_channels(build):
     (mg.InvConv1x1LU(3, 0), "sign", [1, 0, -1], "signs 1 and -1"),
     (mg.InvConv1x1LU(3, 0), "sign", [1, -2, 1], "signs 1 and -1"),
     (mg.InvConv1x1LU(3, 0), "sign", [1, np.nan, 1], "signs 1 and -1"),
+    (mg.Standardization(3), "std", [1, 0, 1], "positive standard deviations"),
+    (mg.Standardization(3), "std", [1, -2, 1], "positive standard deviations"),
+    (mg.Standardization(3), "std", [1, np.nan, 1], "positive standard deviations"),
 ])
 def test_constants_that_no_layer_can_have(layer, name, value, message):
     layer.check_constants(layer.constants)
@@ -260,10 +267,13 @@ def test_numbers_that_overflow_the_dtype_of_the_flow():
     (lambda: mg.Flow(3, mg.StandardNormal((4,))), "^expected a flow's bijection to be a Bijection, got"),
     (lambda: mg.Flow(mg.ActNorm(4), 3), "^expected a flow's base to be a Base, got a int$"),
     (lambda: mg.AffineCoupling(mg.ActNorm(4)), "^expected a conditioner to be a Net, got a ActNorm$"),
-    (lambda: mg.AffineCoupling(mlp(2, 4, 4), identity_channels=0),
-     "^expected identity_channels to be a whole number of at least 1, got 0$"),
+    (lambda: mg.AffineCoupling(mlp(2, 4, 4), identity_channels=-1),
+     "^expected identity_channels to be a whole number of at least 0, got -1$"),
     (lambda: Base((4,), classes=-1), "^expected classes to be a whole number of at least 0, got -1$"),
-    (lambda: mg.nice((3,)), r"^expected an even number of values, got shape \(3,\)$"),
+    (lambda: mg.nice((1,)), r"^expected vectors of at least 2 numbers, .*, got shape \(1,\)"),
+    (lambda: mg.realnvp((1,)), r"^expected vectors of at least 2 numbers, .*, got shape \(1,\)"),
+    (lambda: mg.realnvp((4,), 2), "^expected levels=1 for vectors, got 2$"),
+    (lambda: mg.spline_flow((4, 4, 1)), r"^expected vectors \(D,\), got shape \(4, 4, 1\): for im"),
     (lambda: mg.dequantize([1, 2], 256), "^expected images to be an array, got"),
     (lambda: VariationalDequantizer((2, 2, 1), 256, 4).dequantize([1, 2]),
      "^expected images to be an array, got"),
@@ -342,10 +352,11 @@ def test_other_channels_inside_a_net(net):
     ({"shape": (8, 6, 1)}, r"divisible by 2\^levels = 4, got shape \(8, 6, 1\)"),
     ({"shape": (12, 8, 1), "levels": 3}, r"divisible by 2\^levels = 8, got shape \(12, 8, 1\)"),
     ({"shape": (8, 8)}, r"expected images \(h, w, C\)"),
-    ({"shape": (4,), "levels": 2}, "^expected vectors of an even length and levels=1"),
+    ({"shape": (4,), "levels": 2}, "^expected levels=1 for vectors, got 2$"),
     ({"shape": (4,), "coupling": mg.ActNorm},
-     "^expected coupling to be AffineCoupling, AdditiveCoupling, or a partial of one, got <class"),
-    ({"shape": (3,), "levels": 1}, r"got shape \(3,\)"),
+     "^expected coupling to be the class of a coupling, or a partial of one, got <class"),
+    ({"shape": (4,), "coupling": "spline", "scale": "exp"}, "^expected no scale, .*, got 'exp'$"),
+    ({"shape": (1,)}, r"^expected vectors of at least 2 numbers, .*, got shape \(1,\): .*spline_flow"),
     ({"shape": (8, 8, 1), "flow_steps": 0}, "flow_steps to be a whole number of at least 1, got 0"),
 ])
 def test_a_glow_that_cannot_be_built(options, message):

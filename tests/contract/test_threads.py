@@ -107,6 +107,11 @@ def recording_nets(counts, encoded):
             RecordingNet(counts, mlp(LATENT, 8, 16, 0), Dense(16, 16, rng=0)))
 
 
+def conditioned_forward(flow):
+    with flow.conditioned(X, None) as bijection:
+        bijection.forward(X)
+
+
 FLOW_METHODS = {
     "log_prob": lambda flow: flow.log_prob(X),
     "log_prob with labels": lambda flow: flow.log_prob(X, LABELS),
@@ -117,6 +122,8 @@ FLOW_METHODS = {
     "latents": lambda flow: flow.latents(X),
     "from_latents": lambda flow: flow.from_latents(X.reshape(B, -1)),
     "reconstruction_error": lambda flow: flow.reconstruction_error(X),
+    "first_nonfinite_inverse": lambda flow: flow.first_nonfinite_inverse(X.reshape(B, -1)),
+    "conditioned": conditioned_forward,
 }
 AUTOENCODER_METHODS = {
     "latents": lambda model: model.latents(X),
