@@ -52,12 +52,14 @@ def check_shape(value: Any, name: str = "shape") -> tuple[int, ...]:
 
 def check_all(name: str, value: Any, kind: type[str] | type[float]) -> tuple[Any, ...]:
     """A tuple or list of texts, or of finite numbers."""
-    kinds = (str,) if kind is str else (int, float)
-    if (not isinstance(value, (tuple, list)) or not all(isinstance(part, kinds) for part in value)
-            or (kind is float and not np.isfinite(np.array(value, float)).all())):
-        raise ValueError(f"expected {name} to be a list of {'texts' if kind is str else 'numbers'}, "
-                         f"got {shortened(value)}")
-    return tuple(value) if kind is str else tuple(map(float, value))
+    if isinstance(value, (tuple, list)):
+        if kind is str and all(isinstance(part, str) for part in value):
+            return tuple(value)
+        with suppress(ValueError):
+            if kind is float:
+                return tuple(check_number(name, part, -sys.float_info.max) for part in value)
+    raise ValueError(f"expected {name} to be a list of {'texts' if kind is str else 'numbers'}, "
+                     f"got {shortened(value)}")
 
 
 def check_array(name: str, value: Any) -> Any:

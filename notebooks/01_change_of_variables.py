@@ -618,17 +618,17 @@ axis.legend();
 # ([minglow/layers/spline.py](../minglow/layers/spline.py)).
 #
 # The flow has two layers. `Standardization` subtracts the mean of the data and divides by their standard deviation.
-# `Spline` has 12 pieces. `minglow.train` standardizes, then makes the NLL (1.11) small: at each of 600 steps it moves
+# `Spline` has 16 pieces. `minglow.train` standardizes, then makes the NLL (1.11) small: at each of 600 steps it moves
 # the parameters against the gradient of the NLL of 256 data.
 
 # %%
 humps, rng_humps = np.array([-2.0, 0.5, 2.2]), np.random.default_rng(3)
 which = rng_humps.choice(3, size=5000, p=[0.45, 0.2, 0.35])
-sizes = np.array([0.6, 0.25, 0.5])[which]
+sizes = np.array([0.6, 0.3, 0.5])[which]
 x_humps = humps[which] + sizes * rng_humps.standard_normal(5000)  # three humps
-curve = minglow.Spline(channels=1, bins=12, dtype=np.float64)
+curve = minglow.Spline(channels=1, bins=16, dtype=np.float64)
 one_number = minglow.Flow(minglow.Chain(minglow.Standardization(1), curve), minglow.StandardNormal((1,)))
-minglow.train(one_number, x_humps[:, None], steps=600, learning_rate=0.02, ema_decay=0.98)
+minglow.train(one_number, x_humps[:, None], steps=600, learning_rate=0.05, ema_decay=0.98)
 print(f"{curve.params['raw'].size} parameters; NLL {-one_number.log_prob(x_humps[:, None]).mean():.3f} nats, "
       f"of a normal with the mean and the deviation of the data {np.log(x_humps.std()) + entropy:.3f}")
 
@@ -651,8 +651,8 @@ line = np.linspace(-4.5, 4.5, 601)
 figure, axes = plt.subplots(2, 1, figsize=(5.5, 4.6), sharex=True, height_ratios=[1, 1.3])
 axes[0].hist(x_humps, bins=90, range=(-4.5, 4.5), density=True, color="0.85", label="5000 data")
 axes[0].plot(line, np.exp(one_number.log_prob(line[:, None])), label="$p_z(f(x))\\,f'(x)$, learned")
-axes[0].set(ylabel="density")
-axes[0].legend()
+axes[0].set(ylabel="density", ylim=(0, 0.4))
+axes[0].legend(loc="upper center", ncols=2)
 axes[1].plot(line, learned(line), color="k")
 for edge in np.linspace(-2.5, 2.5, 11):              # equal steps along z, and where they come from
     start = one_number.from_latents(np.array([[edge]]))[0, 0]
@@ -661,8 +661,8 @@ axes[1].set(xlabel="data x", ylabel="latent z", xlim=(-4.6, 4.6), ylim=(-3.4, 3.
 
 # %% [markdown]
 # *What to see:* $f$ is steep under each hump and flat between them. The gray lines are equally far apart along $z$. Along
-# $x$ they are close together where data are many. That is the first picture again, but here the map was found by
-# maximum likelihood.
+# $x$ they are close together where there are many data. This is the first picture again, but here the map was found by
+# maximum likelihood. The corners of the density are at knots, where the derivative $f'$ bends.
 #
 # ## A flow learns two moons
 #
@@ -671,9 +671,9 @@ axes[1].set(xlabel="data x", ylabel="latent z", xlim=(-4.6, 4.6), ylim=(-3.4, 3.
 # Now all of it at work, on points $x = (x_1, x_2)$ in the shape of two half moons. The map has $K = 8$ steps. Each is what
 # Glow calls a **flow step**, three layers: *actnorm* (shift and scale each coordinate, notebook 4), an *invertible 1×1
 # convolution* (a linear map $W$ as above, notebook 5), and an *affine coupling* (a bend whose stretch and shift are
-# learned, notebook 3). The last layer of the list, `Flatten`, does nothing to vectors. Training goes down the gradient of
-# (1.11), which `nll_backward` adds to `flow.flat.grad` (notebook 7), with 256 new points at each step; `Adam` chooses
-# each parameter's step size.
+# learned, notebook 3). The layers before the first step are set once, by data, and not trained: they make
+# the two coordinates uncorrelated, with mean 0 and variance 1. The last layer of the list, `Flatten`, does nothing to vectors. Training goes down the gradient of (1.11), which `nll_backward` adds to `flow.flat.grad` (notebook 7), with 256 new points at each step; `Adam` chooses
+# each parameter's step size. The learning rate falls to 0, so that the last steps are small.
 
 # %%
 flow = minglow.glow(shape=(2,), flow_steps=8, hidden=64, dtype=np.float64, rng=0)
@@ -682,11 +682,15 @@ optimizer, history = Adam(flow.flat), []
 for step in range(1000):
     flow.flat.grad[...] = 0
     nll = flow.nll_backward(two_moons(256, rng=step)).nll
-    optimizer.step(learning_rate=2e-3)
+    optimizer.step(learning_rate=5e-3 * (1 - step / 1000))
     history.append(nll)
 layers = flow.bijection.layers
+starts = [k for k, layer in enumerate(layers) if isinstance(layer, minglow.ActNorm)]  # where flow steps begin
+ends = [0, *starts[1:], len(layers)]                 # what comes before the first step is counted with it
+flow_steps = [layers[k:end] for k, end in zip(ends, ends[1:])]
 moons = two_moons(1000, rng=12345).astype(np.float64)
-print([type(layer).__name__ for layer in layers[:3]], "8 times, then", type(layers[-1]).__name__)
+names = [type(layer).__name__ for layer in layers]
+print(*names[:starts[0]], names[starts[0]:starts[1]], f"{len(flow_steps)} times, then", names[-1])
 print(f"NLL of points it has not seen: {-flow.log_prob(moons).mean():.2f} nats")
 
 # %%
@@ -709,8 +713,9 @@ axes[1].legend();
 # %%
 def through(x, steps):
     """x after the first so many flow steps."""
-    for layer in layers[:3 * steps]:
-        x, _ = layer.forward_only(x)
+    for step in flow_steps[:steps]:
+        for layer in step:
+            x, _ = layer.forward_only(x)
     return x
 
 
@@ -753,8 +758,9 @@ axes[1, 4].set(title="compare: noise", aspect="equal");
 # %%
 def back(z, steps):
     """z after so many inverse steps, the last flow step first."""
-    for layer in layers[::-1][:1 + 3 * steps]:       # 1: Flatten, which comes last
-        z = layer.inverse_only(z)
+    for step in flow_steps[::-1][:steps]:
+        for layer in step[::-1]:
+            z = layer.inverse_only(z)
     return z
 
 
@@ -806,9 +812,9 @@ HTML(page)
 chosen = {"on a moon": [-0.5, 0.75], "in the gap": [0.0, 0.1], "outside": [1.0, 0.6]}
 h = np.array(list(chosen.values()))
 ledger = []
-for step in range(8):
+for step in flow_steps:
     log_det = 0.0
-    for layer in layers[3 * step:3 * step + 3]:
+    for layer in step:
         h, part = layer.forward_only(h)
         log_det = log_det + part
     ledger.append(log_det)

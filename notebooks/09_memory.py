@@ -13,10 +13,11 @@
 #
 # **You will be able to** say why training remembers every layer, and how much memory that takes; write a
 # backward pass that remembers none, by inverting each layer on the way back; predict its memory and its
-# extra time; say when rounding makes it wrong, and by which numbers one sees that coming.
+# extra time; say when rounding makes it wrong, and by which numbers one sees that coming; say why a flow with a
+# good likelihood may draw samples of size $10^{10}$, and find the layer that does it.
 #
 # **You need** notebooks 5 (the 1×1 convolution, condition numbers) and 7 (backward by hand), singular values.
-# About 60 minutes with the exercises; it runs in seconds.
+# About 75 minutes with the exercises; it runs in a minute.
 
 # %%
 import time
@@ -539,8 +540,8 @@ except minglow.SingularWeightError as error:
 # \varepsilon\,|x_2 + t|$. It is the next layers that do it. They mix channels, so that $y_2$ is added to numbers of
 # size 1, and comes back with an error of size $\varepsilon$; divided by $s = 10^{-7}$ that is an error of 1.
 #
-# This is why minglow's default scale has a **floor** ([minglow/layers/scale.py](../minglow/layers/scale.py),
-# `sigmoid_scale`): $s = 10^{-3} + (1 - 10^{-3})\,\mathrm{sigmoid}(\mathrm{raw} + 2)$, where raw is what the net says. Glow's
+# This is why minglow's `sigmoid_scale` has a **floor** ([minglow/layers/scale.py](../minglow/layers/scale.py),
+# the default for images): $s = 10^{-3} + (1 - 10^{-3})\,\mathrm{sigmoid}(\mathrm{raw} + 2)$, where raw is what the net says. Glow's
 # official code has no floor.
 
 
@@ -776,6 +777,223 @@ assert np.isclose(nll, twin_nll, rtol=1e-5) and off < 1e-2
 # smaller than a gray level ($1/17 = 0.06$). `minglow train --reversible` trains it so.
 
 # %% [markdown]
+# ## Exploding inverses
+#
+# All latents so far were images of data. A *sample* begins with a latent $z$ that may be far from all of these, and
+# training does not determine the inverse there. Trained flows can draw samples that are larger than all
+# data by many orders of magnitude (Behrmann et al. 2021, "Understanding and Mitigating Exploding Inverses in Invertible Neural
+# Networks").
+#
+# **One coupling.** Its inverse is $x_1 = y_1$, $x_2 = y_2 / s - t$, with $s$ and $t$ computed from $y_1$. Let $s_{\min}$ be the smallest of
+# the scales of a sample, or 1 if all are larger, and $|\cdot|$ the length of a vector. The vector $(y_1, y_2 / s)$ is at most
+# $1/s_{\min}$ times as long as $y$, and so
+#
+# $$
+# |x| \le \frac{|y|}{s_{\min}} + |t| .
+# \tag{9.10}
+# $$
+#
+# **K couplings.** Rotations and permutations between them keep lengths. Write $s_k$ and $t_k$ for the $s_{\min}$ and the $t$ of coupling $k$, on the way
+# of one latent $z = h_K$ to its sample $x = h_0$. Insert (9.10) for $k = 1$ into itself for $k = 2$, and so on:
+#
+# $$
+# |x| \le |z| \prod_{k=1}^{K} \frac{1}{s_k} + \sum_{k=1}^{K} |t_k| \prod_{j<k} \frac{1}{s_j} .
+# \tag{9.11}
+# $$
+#
+# The factors multiply. `sigmoid_scale` has $s_k \ge 10^{-3}$: for $K = 8$ couplings the first product is at most
+# $10^{24}$. `tanh_scale` lies between $1/e$ and $e$: at most $e^8 \approx 3000$.
+
+
+# %%
+def halves_of_net(coupling, y):
+    """The smallest scale of each sample, at most 1, and the length of its shift; (B,) and (B,)."""
+    shift = np.split(coupling.net.forward(y[:, :y.shape[1] // 2])[0], 2, axis=1)[0]
+    return np.minimum(coupling.scales(y).min(axis=(1, 2)), 1), np.linalg.norm(shift, axis=1)
+
+
+def bound(chain, z):
+    """The right-hand side of (9.11), for a batch of latents."""
+    length = np.linalg.norm(z, axis=1)
+    for layer, y, x in chain.trace_inverse(z):           # the last layer comes first
+        if isinstance(layer, minglow.AffineCoupling):
+            s_min, shift = halves_of_net(layer, y)
+            limit = np.linalg.norm(y, axis=1) / s_min + shift
+            assert np.all(np.linalg.norm(x, axis=1) <= limit * (1 + 1e-9))
+            length = length / s_min + shift
+    return length
+
+
+# checks (9.10) and (9.11): couplings with random nets, rotations between them; and a case of equality
+for seed in range(20):
+    layers = []
+    for _ in range(4):
+        net = perturbed(mlp(2, 8, 4, seed, np.float64), seed, size=1.0)
+        layers += [minglow.AffineCoupling(net), minglow.InvConv1x1(4, seed, np.float64)]
+    z = np.random.default_rng(seed).standard_normal((50, 4))
+    lengths = np.linalg.norm(minglow.Chain(*layers).inverse_only(z), axis=1)
+    assert np.all(lengths <= bound(minglow.Chain(*layers), z) * (1 + 1e-9))
+same = minglow.Chain(*[minglow.AffineCoupling(Says(-9.0))] * 4)  # four times the same scale; shift (1, 1)
+z = np.array([[0.0, 0.0, -2.0, -2.0]])                   # y_1 = 0, and y_2 opposite to the shift
+assert np.isclose(np.linalg.norm(same.inverse_only(z)), bound(same, z)[0])
+print(f"four couplings of scale {same.layers[0].scales(z).min():.4f}: |z| = {np.linalg.norm(z):.1f}, |x| = {bound(same, z)[0]:.1e}")
+
+# %% [markdown]
+# ### What the likelihood sees of it
+#
+# Suppose that a fraction $q$ of all samples lies far from all data, and that the model is perfect otherwise. Where there are data, of density $p^*$,
+# its density is then $p = (1 - q)\, p^*$, as densities integrate to 1. So its NLL is larger than the best possible by
+#
+# $$
+# E_{x \sim p^*}\big[\log p^*(x) - \log p(x)\big] = -\log(1 - q) \approx q .
+# \tag{9.12}
+# $$
+#
+# One bad sample in a hundred costs 0.01 nats, no matter whether it lies at 10 or at $10^{10}$. The NLLs of two trainings with different
+# seeds differ by more.
+
+# %%
+# checks (9.12): data from N(0, 1); a share q of the model lies around 10^10
+sample, q = rng.standard_normal(100_000), 0.01
+log_best = -sample**2 / 2 - np.log(2 * np.pi) / 2
+with np.errstate(under="ignore"):
+    far_part = np.exp(-(sample - 1e10) ** 2 / 2) / np.sqrt(2 * np.pi)
+log_model = np.log((1 - q) * np.exp(log_best) + q * far_part)
+print(f"the model's NLL is larger by {(log_best - log_model).mean():.6f} nats, -log(1 - q) = {-np.log(1 - q):.6f}")
+assert np.isclose((log_best - log_model).mean(), -np.log(1 - q)) and abs(-np.log(1 - q) - q) < q**2
+
+# %% [markdown]
+# ### A trained flow, from latent to sample
+#
+# The data are a table of four columns, of which three depend on another. Two Glows of eight steps learn it.
+# They differ in the scale of their couplings only.
+
+
+# %%
+def columns(n, seed):
+    """A normal number; its sine with noise; a log-normal number; a product with noise. (n, 4)"""
+    a, b, e, f = np.random.default_rng(seed).standard_normal((4, n))
+    return np.stack([a, np.sin(2 * a) + 0.1 * e, np.exp(0.5 * b), a * b + 0.1 * f], axis=1).astype(np.float32)
+
+
+table, held_out = columns(5000, 0), columns(5000, 1)
+flows, warnings = {}, {}
+for scale in "sigmoid", "tanh":
+    flows[scale], warnings[scale] = minglow.glow((4,), flow_steps=8, scale=scale, rng=1), []
+    minglow.train(flows[scale], table, steps=600, ema_decay=0.98, on_warning=warnings[scale].append)
+nlls = {scale: -flow.log_prob(held_out).mean() for scale, flow in flows.items()}
+latents = np.random.default_rng(2).standard_normal((20_000, 4)).astype(np.float32)
+largest = {scale: np.abs(flow.bijection.inverse_only(latents)).max(axis=1) for scale, flow in flows.items()}
+print("         NLL held out   round trip of data   samples beyond 100   largest sample")
+for scale, flow in flows.items():
+    print(f"{scale:8} {nlls[scale]:12.2f} {flow.reconstruction_error(held_out):20.0e} {np.mean(largest[scale] > 100):20.2%} "
+          f"{largest[scale].max():16.1e}")
+print(f"data: {len(held_out)} held out, the largest is {np.abs(held_out).max():.1f}")
+assert abs(nlls["sigmoid"] - nlls["tanh"]) < 0.6
+assert largest["sigmoid"].max() > 1e5 and largest["tanh"].max() < 200
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+for axis, (scale, flow) in zip(axes, flows.items()):
+    sizes, couplings = [np.abs(latents).max(axis=1)], []
+    for place, (layer, _, x) in enumerate(flow.bijection.trace_inverse(latents), start=1):
+        sizes.append(np.abs(x).max(axis=1))
+        couplings += [place] if isinstance(layer, minglow.AffineCoupling) else []
+    sizes, worst = np.array(sizes), largest[scale].argmax()
+    for percent in 50, 90, 99, 99.9:
+        axis.semilogy(np.percentile(sizes, percent, axis=1), color="0.65", linewidth=0.9)
+    axis.semilogy(sizes[:, worst], color=plots.COLORS[1], label="the largest sample")
+    axis.semilogy(couplings, sizes[couplings, worst], "o", markersize=4, color=plots.COLORS[1], label="after a coupling")
+    axis.axhline(np.abs(held_out).max(), color="k", linestyle=":", linewidth=0.9, label="the largest datum")
+    axis.set(title=f"scale = {scale!r}: NLL {nlls[scale]:.2f}", xlabel="layers undone: left the latent, right the sample")
+axes[0].set_ylabel("largest absolute value")
+axes[1].legend()
+axes[0].text(0.02, 0.96, "gray: 50, 90, 99, 99.9% of samples lie below", transform=axes[0].transAxes, color="0.4", va="top", fontsize=8);
+
+# %% [markdown]
+# *What to see:* both flows have about the same likelihood, and both give the data back. Under `sigmoid_scale` (left) several couplings
+# magnify the largest sample, each up to 1000 times: one factor of (9.11) after another. A few samples in a thousand explode (the highest
+# gray line); the others are of the size of the data. Under `tanh_scale` (right) all samples are, from the same latents.
+#
+# The small scales lie where no data pass. Float64 does not help, because this is no rounding: the exact inverse is as large.
+
+# %%
+for scale, flow in flows.items():
+    products = []
+    for h in flow.latents(held_out), latents:
+        product = np.zeros(len(h))
+        for layer, y, _ in flow.bijection.trace_inverse(h):
+            if isinstance(layer, minglow.AffineCoupling):
+                product -= np.log10(halves_of_net(layer, y)[0])
+        products.append(product.max())
+    precise = perturbed(flow.bijection, 0, 0.0, np.float64).inverse_only(latents.astype(np.float64))
+    print(f"{scale:8} largest product of the 1/s_k: 10^{products[0]:.1f} over data, 10^{products[1]:.1f} over samples; "
+          f"largest sample in float64 {np.abs(precise).max():.0e}")
+for scale, lines in warnings.items():
+    print(f"\n{scale}:", *lines)
+
+# %% [markdown]
+# The last lines are warnings of `minglow.train`. At its end it draws samples, compares them with the range of the data,
+# and names the layer whose inverse magnifies most. (Without `on_warning` it calls Python's `warnings.warn`.) A sample at a few times the range, as
+# for `tanh`, is a tail that is a little too wide. A sample at $10^{10}$ times the range is an explosion. What to do:
+#
+# - Bound the scale on both sides. `scale="tanh"` is the default of `minglow.glow` for vectors, and of `minglow.realnvp`. A floor bounds each factor at
+#   1000, which is too much for a product.
+# - Train with smaller steps, or take fewer couplings.
+# - Look at samples, not only at the likelihood. Samples that have become NaN or inf raise an error in `flow.sample`;
+#   `flow.sample(n, on_bad="drop")` leaves them out. Samples that are finite and wrong stay.
+#
+# **Exercise 9.5: find the layer** (2 points). Write `worst_layer(flow, z)` for one latent `z`, (1, D). It returns the layer whose inverse
+# magnifies most on the way from `z` to its sample: the one with the largest ratio of $\max_i |x_i|$ after its inverse to $\max_i |y_i|$ before it.
+# Use `flow.bijection.trace_inverse(z)`, which yields `(layer, y, x)` for each layer, the last layer first. (The layer
+# that returns the largest number need not be the one that has made it large.)
+
+# %% solution="worst-layer"
+def worst_layer(flow, z):
+    """The layer whose inverse multiplies the largest absolute value by the largest factor; z is (1, D)."""
+    ### BEGIN SOLUTION
+    growths = [(np.abs(x).max() / np.abs(y).max(), layer) for layer, y, x in flow.bijection.trace_inverse(z)]
+    return max(growths, key=lambda growth: growth[0])[1]
+    ### END SOLUTION
+
+
+# %% test="worst-layer" points=2
+def stretch(scale, shift=0.0):
+    """An actnorm, (x + shift) * scale."""
+    layer = minglow.ActNorm(2, np.float64)
+    layer.params["log_scale"][...], layer.params["shift"][...] = np.log(scale), shift
+    return layer
+
+
+def normal_flow(*layers):
+    return minglow.Flow(minglow.Chain(*layers), minglow.StandardNormal((2,)))
+
+
+class Narrow(minglow.Net):
+    """Scales of 1/100 where its input is above 2, else scales of 1; no shift."""
+
+    def forward(self, x):
+        return np.concatenate([0 * x, np.where(x > 2, np.log(0.01), 0.0)], axis=-1), None
+
+
+z = np.array([[0.5, -1.5]])
+for growths in [0.5, 100, 2, 8], [9, 3, 0.1], [2, 2.5, 2, 2], [0.9, 0.5, 0.7]:
+    tested = normal_flow(*[stretch(1 / growth) for growth in growths])
+    expected = tested.bijection.layers[int(np.argmax(growths))]
+    assert worst_layer(tested, z) is expected, f"factors from the first layer to the last: {growths}"
+inner = minglow.Chain(stretch(1.0), stretch(0.01))
+assert worst_layer(normal_flow(stretch(0.5), inner, stretch(0.2)), z) is inner.layers[1], "chains hold chains: use trace_inverse"
+shifted = normal_flow(stretch(0.2), stretch(1.0, shift=-50.0))  # 1/s is 5 and 1; the shift takes 1.5 to about 50
+assert worst_layer(shifted, z) is shifted.bijection.layers[1], "a shift magnifies, too: compare x with y"
+here_or_there = normal_flow(minglow.AffineCoupling(Narrow(), minglow.exp_scale), stretch(0.2))
+for first, expected in (0.1, 1), (0.9, 0):
+    found = worst_layer(here_or_there, np.array([[first, first]]))
+    assert found is here_or_there.bijection.layers[expected], "a coupling's scale depends on the sample"
+graded_z = latents[largest["sigmoid"].argmax()][None]
+visited = [(np.abs(x).max() / np.abs(y).max(), layer) for layer, y, x in flows["sigmoid"].bijection.trace_inverse(graded_z)]
+assert worst_layer(flows["sigmoid"], graded_z.copy()) is visited[int(np.argmax([ratio for ratio, _ in visited]))][1]
+
+# %% [markdown]
 # ## To take away
 #
 # - The backward pass visits layers in the opposite order, so a chain that keeps caches keeps all of them: $K\,c$ bytes.
@@ -785,5 +1003,7 @@ assert np.isclose(nll, twin_nll, rtol=1e-5) and off < 1e-2
 #   to layer. A floor under scales and an error for singular weights guard the single layer; for the whole
 #   chain, measure the round trip.
 # - float64 does not change how errors grow. It starts nine digits lower.
+# - The inverses of $K$ couplings multiply $1/s$. Away from the data nothing trains them, and the likelihood does not see
+#   the few samples that explode. Bound the scales, and look at samples.
 #
 # Next: [10. Property testing](10_property_testing.ipynb).

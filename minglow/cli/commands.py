@@ -92,12 +92,14 @@ def run_info(args: argparse.Namespace) -> None:
         print_facts(context=flow.context_size)
         return
     far = explosion_of(flow, config)
-    x = np.clip(flow.sample(256, rng=0, on_bad="drop"), far.low, far.high).astype(flow.dtype)
-    found = invertibility(flow, x)
+    x = flow.sample(min(256, far.samples), rng=0, on_bad="drop")
+    x = np.clip(x, far.center - far.radius,
+                far.center + far.radius)
+    found = invertibility(flow, x.astype(flow.dtype))
     print_facts(largest_condition_number=f"{found.condition:.1f}", its_layer=found.worst_weight,
                 smallest_scale=f"{found.scale:.1e}", its_coupling=found.worst_coupling,
                 round_trip_error=f"{found.round_trip:.1e}")
-    print_facts(samples_outside=f"{far.outside:.2%}", farthest_sample=f"{far.farthest:.1f} half ranges",
+    print_facts(samples_outside=f"{far.outside:.2%}", farthest_sample=f"{far.farthest:.1f} radii",
                 round_trip_error_of_latents=f"{far.round_trip:.1e}", magnifies_most=far.layer)
     for warning in filter(None, (found.warning(), far.warning())):
         print_facts(warning=warning)
@@ -136,17 +138,18 @@ def report_quality(flow: Flow, samples: data.Images | data.Table, dequantizer: D
 def explosion_of(flow: Flow, config: RunConfig | None) -> Explosion:
     """How far samples lie from the data that a flow was trained on.
 
-    The range of a table's data is in the run's configuration. Without one, the range is that of other
+    Where a table's data lie is in the run's configuration. Without one, the data are replaced by other
     samples, without the outermost hundredth of each column.
     """
-    if len(flow.base.shape) == 1 and config is not None and config.is_table:
-        low, high = np.array(config.data.low), np.array(config.data.high)
+    if config is not None and config.is_table:
+        center, radius = np.array(config.data.center), np.array(config.data.radius)
     elif flow.config is not None and len(flow.config.shape) == 3:
-        low, high = np.array(-0.5), np.array(0.5)
+        center, radius = np.array(0.0), np.array(0.5)
     else:
         drawn = to_host(flow.sample(1000, rng=1, on_bad="drop"))
-        low, high = np.percentile(drawn, [0.5, 99.5], axis=0)
-    return explosion(flow, low, high, sample_count(flow, FINAL_VALUES))
+        center = np.median(drawn, axis=0)
+        radius = np.percentile(np.abs(drawn - center), 99, axis=0)
+    return explosion(flow, center, radius, sample_count(flow, FINAL_VALUES))
 
 
 def save(figure: Figure, out: Path) -> Path:

@@ -18,10 +18,11 @@ from minglow.layers.spline import Spline
 from minglow.layers.spline_coupling import SplineCoupling
 from minglow.layers.squeeze import Flatten, Squeeze
 from minglow.layers.standardization import Standardization
+from minglow.layers.whitening import Whitening
 
 __all__ = [
     "ActNorm", "AdditiveCoupling", "AffineCoupling", "Checkerboard", "CheckerboardNet", "Conditional",
     "EvenOdd", "Flatten", "InvConv1x1", "InvConv1x1LU", "Level", "Logit", "Permutation", "Reverse",
-    "Scaling", "Shuffle", "Spline", "SplineCoupling", "Squeeze", "Standardization", "Swap", "exp_scale",
-    "sigmoid_scale", "tanh_scale",
+    "Scaling", "Shuffle", "Spline", "SplineCoupling", "Squeeze", "Standardization", "Swap", "Whitening",
+    "exp_scale", "sigmoid_scale", "tanh_scale",
 ]

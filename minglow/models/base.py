@@ -21,20 +21,17 @@ SCALES = {"sigmoid": layers.sigmoid_scale, "tanh": layers.tanh_scale, "exp": lay
 class ModelConfig(Config):
     """Settings of a model; `class MyConfig(ModelConfig, model="mine")` makes `--model mine`.
 
-    model  its name
+    model                 its name
+    default_learning_rate the peak of the learning rate, where training is not given one
     """
 
     model: ClassVar[str]
+    default_learning_rate: ClassVar[float] = 0.01
 
     shape: tuple[int, ...] = option(help="shape of one sample, (h, w, C) or (D,)", cli=False)
     dtype: str = option("float32", "precision of parameters and arithmetic",
                         choices={"float32": np.float32, "float64": np.float64}, closed=True,
                         kw_only=True)
-
-    @property
-    def default_learning_rate(self) -> float:
-        """The peak of the learning rate, where training is not given one."""
-        return 0.01 if len(self.shape) == 3 else 0.003
 
     def __init_subclass__(cls, model: str, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -49,10 +46,20 @@ class ModelConfig(Config):
         """The bijection and the base distribution of the flow."""
         raise NotImplementedError(f"{type(self).__name__} has no build_parts")
 
+    def min_bytes(self) -> int:
+        """A lower bound of the size of the flow's arrays: the parameters, and a whitening's matrix."""
+        whitening = self.shape[0] ** 2 if len(self.shape) == 1 else 0
+        return 4 * self.min_parameters() + 8 * whitening
+
     def min_parameters(self) -> int:
         """A lower bound of the number of parameters, within a factor of about thirty: an untrusted
         configuration cannot ask for memory that its file does not fill."""
         raise NotImplementedError(f"{type(self).__name__} has no min_parameters")
+
+
+def standardize(dims: int) -> list[Bijection]:
+    """The layers that give vectors (D,) mean 0 and covariance I, once data have initialized them."""
+    return [layers.Standardization(dims), layers.Whitening(dims)]
 
 
 def check_vector(shape: tuple[int, ...]) -> None:

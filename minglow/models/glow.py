@@ -13,7 +13,7 @@ from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain, ReversibleChain
 from minglow.flow import Flow
 from minglow.layers.conditional import Conditional, Context
-from minglow.models.base import SCALES, ModelConfig, check_vector
+from minglow.models.base import SCALES, ModelConfig, check_vector, standardize
 from minglow.nets import ContextNet, Conv, Sequence, ShiftScale, conv_net, mlp, paper_conv_net, res_net
 from minglow.storage.settings import accepts, option
 
@@ -93,7 +93,7 @@ class GlowConfig(ModelConfig, model="glow"):
         """Levels inside one another, and a base that is standard normal or has a learned top."""
         first: list[Bijection] = [layers.Logit(self.logit)] if self.logit else []
         if len(self.shape) == 1:
-            first.append(layers.Standardization(*self.shape))
+            first += standardize(*self.shape)
         context, dims = Context() if self.context else None, prod(self.shape)
         bijection, top = self._level(self.shape, self.levels or 1, first, rng, context)
         if context:
@@ -132,13 +132,16 @@ class GlowConfig(ModelConfig, model="glow"):
                 coupling(ContextNet(net, context) if context else net)]
 
     def min_parameters(self) -> int:
-        """The largest matrices of each coupling, each 1x1 convolution, and the priors."""
+        """The largest matrices of each coupling, those of its context, each 1x1 convolution, and the
+        priors."""
         levels = self.levels or 1
         channels = self.shape[-1] * 2 ** (levels - 1)  # a level's conditioners see at least as many
         mixed = self.permutation in ("1x1", "lu")
         priors = self.classes * channels + (levels > 1) * self.learned_prior * channels**2
         taps = 1 if len(self.shape) == 1 or self.net == "mlp" else 9  # of a 3x3 convolution
-        couplings = self.flow_steps * self.hidden * (levels * self.hidden + taps * channels)
+        outputs = layers.SplineCoupling.net_outputs // 2 if self.coupling == "spline" else 0
+        couplings = self.flow_steps * self.hidden * (
+            levels * (self.hidden + self.context) + (taps + outputs) * channels)
         return couplings + mixed * self.flow_steps * channels**2 + priors
 
 

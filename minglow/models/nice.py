@@ -10,8 +10,8 @@ from minglow.bases import Base, StandardLogistic, StandardNormal
 from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain
 from minglow.flow import Flow
-from minglow.layers import AdditiveCoupling, EvenOdd, Flatten, Reverse, Scaling, Standardization
-from minglow.models.base import ModelConfig, check_vector
+from minglow.layers import AdditiveCoupling, EvenOdd, Flatten, Reverse, Scaling
+from minglow.models.base import ModelConfig, check_vector, standardize
 from minglow.nets import mlp
 from minglow.storage.settings import accepts, option
 
@@ -36,7 +36,7 @@ class NiceConfig(ModelConfig, model="nice"):
     def build_parts(self, rng: np.random.Generator) -> tuple[Bijection, Base]:
         """Even indices against odd ones, reversed between couplings; then one diagonal scaling."""
         dims, dtype = prod(self.shape), self.chosen("dtype")
-        layers: list[Bijection] = [Standardization(dims)] if len(self.shape) == 1 else []
+        layers: list[Bijection] = standardize(dims) if len(self.shape) == 1 else []
         layers += [Flatten(self.shape), EvenOdd(dims)]
         for i in range(self.couplings):
             first = (dims + 1 - i % 2) // 2  # of an odd number, even indices are one more

@@ -11,7 +11,7 @@ from minglow.bases import Base, StandardNormal
 from minglow.bijection import Bijection, Rng
 from minglow.chain import Chain, ReversibleChain
 from minglow.flow import Flow
-from minglow.models.base import SCALES, ModelConfig, check_vector
+from minglow.models.base import SCALES, ModelConfig, check_vector, standardize
 from minglow.nets import conv_net, mlp, res_net
 from minglow.storage.settings import accepts, option
 
@@ -88,7 +88,7 @@ class RealNVPConfig(ModelConfig, model="realnvp"):
     def _vector_couplings(self, dims: int, steps: list[Bijection], rng: np.random.Generator,
                           ) -> Bijection:
         """After `steps`, couplings of halves that alternate, each after an actnorm."""
-        steps.append(layers.Standardization(dims))
+        steps += standardize(dims)
         for i in range(self.couplings):
             first = (dims + i % 2) // 2  # of an odd number, the two halves differ by one
             net = self.chosen("net")(first, self.hidden, 2 * (dims - first), rng, self.chosen("dtype"))

@@ -9,10 +9,17 @@ from minglow.bases import Base, StandardNormal
 from minglow.bijection import Bijection, Net, Rng
 from minglow.chain import Chain
 from minglow.flow import Flow
-from minglow.layers import ActNorm, InvConv1x1, Spline, SplineCoupling, Standardization
+from minglow.layers import (
+    ActNorm,
+    AffineCoupling,
+    InvConv1x1,
+    Spline,
+    SplineCoupling,
+    tanh_scale,
+)
 from minglow.layers.conditional import Conditional, Context
 from minglow.layers.spline import MAX_BINS
-from minglow.models.base import ModelConfig
+from minglow.models.base import ModelConfig, standardize
 from minglow.nets import ContextNet, mlp
 from minglow.storage.settings import accepts, option
 
@@ -37,7 +44,7 @@ class SplineFlowConfig(ModelConfig, model="spline"):
     def build_parts(self, rng: np.random.Generator) -> tuple[Bijection, Base]:
         """Flow steps of actnorm, linear map, spline of each number, and spline coupling."""
         context, (dims,) = Context() if self.context else None, self.shape
-        steps: list[Bijection] = [Standardization(dims)]
+        steps = standardize(dims)
         for _ in range(self.flow_steps):
             steps += self._flow_step(dims, rng, context)
         bijection: Bijection = Chain(*steps)
@@ -50,18 +57,22 @@ class SplineFlowConfig(ModelConfig, model="spline"):
         dtype, bins, bound = self.chosen("dtype"), self.spline_bins, self.bound
         steps: list[Bijection] = [ActNorm(dims, dtype), InvConv1x1(dims, rng, dtype),
                                   Spline(dims, bins, bound, dtype)]
+        if context:  # shift and scale of each number, since a spline shifts only within its bound
+            net: Net = ContextNet(mlp(self.context, self.hidden, 2 * dims, rng, dtype), context)
+            steps.append(AffineCoupling(net, tanh_scale, identity_channels=0))
         first = dims // 2
-        if first or context:
+        if first:
             outputs = (3 * bins - 1) * (dims - first)
-            net: Net = mlp(first + self.context, self.hidden, outputs, rng, dtype)
+            net = mlp(first + self.context, self.hidden, outputs, rng, dtype)
             net = ContextNet(net, context) if context else net
             steps.append(SplineCoupling(net, bins, bound, first))
         return steps
 
     def min_parameters(self) -> int:
-        """The matrices of each coupling, and the splines of single numbers."""
+        """The matrices of each coupling, those of its context, and the splines of single numbers."""
         dims, knots = self.shape[0], 3 * self.spline_bins - 1
-        coupling = self.hidden * (self.hidden + dims // 2 * knots) if dims > 1 else 0
+        coupling = self.hidden * (self.hidden + self.context + dims // 2 * knots)
+        coupling = coupling if dims > 1 or self.context else 0
         return self.flow_steps * (dims * knots + coupling)
 
 
@@ -70,7 +81,8 @@ def spline_flow(*args: Any, rng: Rng = None, **options: Any) -> Flow:
     """Neural spline flow (Durkan et al. 2019, RQ-NSF (C), section 3.2) for vectors (D,), also of D = 1.
 
     Vectors are standardized. Each flow step has an actnorm, a linear map, a spline of each number by
-    itself, and, if there are two numbers or more, a spline coupling.
+    itself, a spline coupling if there are two numbers or more, and for a context an affine map that is
+    determined by it.
 
     rng is a seed or a Generator for the initialization; the other arguments:
     """

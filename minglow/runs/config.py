@@ -66,14 +66,14 @@ class ReadingConfig(Config):
 class DataConfig(ReadingConfig):
     """The data that a model is trained on, and what fills the bins of images.
 
-    columns, low, high: of a table, the names of its columns, and the range of their values.
+    columns, center, radius: of a table, the names of its columns, and where their values lie.
     """
 
     dequantizer: str = option("uniform", "the noise that fills the bins of images",
                               choices=tuple(DEQUANTIZERS))
     columns: tuple[str, ...] = option((), "names of a table's columns", cli=False)
-    low: tuple[float, ...] = option((), "smallest value of each column", cli=False)
-    high: tuple[float, ...] = option((), "largest value of each column", cli=False)
+    center: tuple[float, ...] = option((), "median of each column", cli=False)
+    radius: tuple[float, ...] = option((), "largest distance of a value from it", cli=False)
 
 
 class RunConfig(NamedTuple):
@@ -94,9 +94,15 @@ class RunConfig(NamedTuple):
         if values.keys() != {*cls._fields}:
             raise ValueError(f"expected settings of {', '.join(cls._fields)}, "
                              f"got {shortened([*values])}")
-        return cls(model_from_json(values),
-                   DataConfig.from_json(values["data"], "the settings of the data"),
-                   TrainingConfig.from_json(values["training"], "the settings of training"))
+        config = cls(model_from_json(values),
+                     DataConfig.from_json(values["data"], "the settings of the data"),
+                     TrainingConfig.from_json(values["training"], "the settings of training"))
+        columns = config.model.shape[0] if config.is_table else 0
+        for name in "columns", "center", "radius":
+            found = len(getattr(config.data, name))
+            if found != columns and (name != "columns" or found):
+                raise ValueError(f"expected {name} to have {columns} entries, got {found}")
+        return config
 
     @classmethod
     def for_data(cls, given: dict[str, Any], model: str, reading: DataConfig, data: Images | Table,
@@ -106,9 +112,9 @@ class RunConfig(NamedTuple):
         if isinstance(data, Table):
             if reading.dequantizer != "uniform":
                 raise ValueError("expected images for a dequantizer, got a table: see --dither")
-            low, high = data_range(data)
-            reading = replace(reading, columns=data.columns, low=tuple(low.tolist()),
-                              high=tuple(high.tolist()))
+            center, radius = data_range(data)
+            reading = replace(reading, columns=data.columns, center=tuple(center.tolist()),
+                              radius=tuple(radius.tolist()))
         else:  # the number of bins in the file: images have fewer once bits are reduced
             reading = replace(reading, bins=256 if reading.bits not in (None, 8) else data.bins)
         training = TrainingConfig(**pick(given, TrainingConfig)).resolved(built, data)
@@ -137,6 +143,7 @@ class RunConfig(NamedTuple):
         """
         model = self.model
         needed = max(5 * np.dtype(model.chosen("dtype")).itemsize * model.min_parameters(),
+                     model.min_bytes(),
                      10_000 * getattr(model, "flow_steps", getattr(model, "couplings", 1)),
                      4 * prod(model.shape) * (self.training.batch_size or 1))
         if needed > memory.installed():

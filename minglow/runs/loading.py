@@ -96,7 +96,7 @@ def build(saved: Checkpoint) -> Flow:
                               "flow, and load it by minglow.load(path, into=flow)")
     with naming_file(saved):
         config = model_from_json(saved.config)
-        if 4 * config.min_parameters() > saved.path.stat().st_size:  # a parameter takes at least 4 bytes
+        if config.min_bytes() > saved.path.stat().st_size:
             raise ValueError("it describes more parameters than the file can hold")
         if SAMPLE_BYTES * prod(config.shape) > memory.installed():
             raise ValueError("it describes samples that this machine's memory cannot hold")

@@ -50,7 +50,8 @@ class Recorder:
         self._remember(progress.step, progress.loss, progress.held_out_loss)
         if not self.bar.disable:
             held_out = f", held out {self.curve[-1][2]:.3f}" if self.curve else ""
-            self.bar.set_postfix_str(f"{self.unit} {progress.loss:.3f}{held_out}", refresh=False)
+            unit = self.unit.replace("_per_", "/")
+            self.bar.set_postfix_str(f"{unit} {progress.loss:.3f}{held_out}", refresh=False)
             self.bar.update()
         elif progress.held_out_loss is not None:
             step, loss, held_out_loss = self.curve[-1]

@@ -18,8 +18,7 @@ class TrainingConfig(Config):
     batch_size: int | None = option(None, "samples in a step: 64 images or 256 rows of a table if not "
                                           "given", minimum=1)
     learning_rate: float | None = option(None, "peak of the learning rate; if not given, the model's: "
-                                               "nice 0.002, official 0.003, others 0.01 for images and "
-                                               "0.003 for tables", above=0)
+                                               "nice 0.002, official 0.003, others 0.01", above=0)
     warmup_steps: int = option(200, "steps in which the learning rate rises; then it falls as a cosine")
     max_grad_norm: float | None = option(100.0, "largest norm of the gradient", above=0)
     ema_decay: float | None = option(None, "decay of the average of the parameters, which is evaluated "
@@ -49,8 +48,7 @@ class TrainingConfig(Config):
         table, decay = data.bins is None, self.ema_decay
         if table and (self.shift or self.flip):
             raise ValueError("expected images to shift or to flip, got a table")
-        learning_rate = self.learning_rate or getattr(model, "default_learning_rate",
-                                                      0.003 if table else 0.01)
+        learning_rate = self.learning_rate or getattr(model, "default_learning_rate", 0.01)
         return replace(self, learning_rate=learning_rate,
                        batch_size=self.batch_size or (256 if table else 64),
                        ema_decay=(0.99 if table else 0.999) if decay is None else decay,

@@ -64,7 +64,7 @@ def invertibility(flow: Flow, x: np.ndarray, context: Context = None) -> Inverti
                 if not found >= scale:
                     scale, coupling = found, str(layer)
     error = to_host(np.abs(flow.from_latents(flow.latents(x, context), context) - x))
-    ranges = to_host(np.ptp(x, axis=0)) if x.ndim == 2 else np.ones(1)
+    ranges = np.ptp(to_host(x), axis=0) if x.ndim == 2 else np.ones(1)
     round_trip = float((error / np.where(ranges > 0, ranges, 1)).max())
     return Invertibility(condition, weight, scale, coupling, round_trip, np.dtype(flow.dtype))
 

@@ -13,9 +13,9 @@ from minglow.layers import Standardization
 from minglow.training.diagnosis import invertibility
 from minglow.training.evaluation import baseline, context_at
 
-OUTSIDE = 3.0  # times the data's range: a sample beyond it counts as outside
-FAR = 10.0  # times the data's range: no sample is as far as that from data of heavy tails
-HEAVY = 8.0  # standard deviations in half the range of a column that has heavy tails
+OUTSIDE = 3.0  # times the data's radius: a sample beyond it counts as outside
+FAR = 10.0  # times the data's radius: no sample is as far as that from data of heavy tails
+HEAVY = 8.0  # standard deviations in the radius of a column that has heavy tails
 VALUES = 2**14  # of all samples that are drawn at an evaluation
 FINAL_VALUES = 2**17  # and at the end of training
 
@@ -29,30 +29,30 @@ class Explosion(NamedTuple):
 
     samples: int
     nonfinite: int  # samples that are NaN or inf
-    outside: float  # the fraction of samples beyond OUTSIDE times the data's range
-    farthest: float  # the farthest sample's distance from the middle of the data, in half ranges
+    outside: float  # the fraction of samples beyond OUTSIDE times the data's radius
+    farthest: float  # the farthest sample's distance from the center of the data, in their radius
     round_trip: float  # max |z - forward(inverse(z))| over the samples
     layer: str  # the layer whose inverse magnifies the farthest sample most
     factor: float  # by how much
-    low: np.ndarray  # the smallest value of the data, or of each column
-    high: np.ndarray  # and the largest
+    center: np.ndarray  # the median of the data, or of each column
+    radius: np.ndarray  # the largest distance of a value from it
 
     def warning(self, limit: float = FAR) -> str:
-        """One line, or nothing, while no sample is farther than `limit` times the data's range."""
+        """One line, or nothing, while no sample is farther than `limit` times the data's radius."""
         if self.farthest <= limit:
             return ""
         found = (f"{self.nonfinite} of {self.samples} samples are NaN or inf" if self.nonfinite else
                  f"{self.outside:.2%} of {self.samples} samples lie beyond {OUTSIDE:g} times the data's "
-                 f"range, the farthest at {self.farthest:.2g} times")
+                 f"radius, the farthest at {self.farthest:.2g} times")
         return (f"{found}; the inverse of {self.layer} magnifies most, {self.factor:.2g} times: bound "
                 "the scale (scale='tanh'), lower the learning rate, or take fewer flow steps")
 
 
-def explosion(flow: Flow, low: np.ndarray, high: np.ndarray, samples: int, context: Context = None,
-              ) -> Explosion:
-    """Draw samples at temperature 1, and compare them with the range of the data, [low, high].
+def explosion(flow: Flow, center: np.ndarray, radius: np.ndarray, samples: int,
+              context: Context = None) -> Explosion:
+    """Draw samples at temperature 1, and compare them with the data, which lie in center +- radius.
 
-    low, high: numbers, or one for each column, (D,). context: (samples, K).
+    center, radius: numbers, or one for each column, (D,). context: (samples, K).
     """
     z = flow.base.sample(samples, np.random.default_rng(0), flow.dtype)
     z, growths = to_device_of(z, flow.flat.value), []
@@ -63,15 +63,14 @@ def explosion(flow: Flow, low: np.ndarray, high: np.ndarray, samples: int, conte
                     growths.append((largest(x) / largest(y), str(layer)))
             finite = np.isfinite(largest(x))
             again = bijection.forward_only(x)[0]
-        middle, half = (low + high) / 2, np.maximum((high - low) / 2, np.finfo(flow.dtype).tiny)
-        far = largest((to_host(x) - middle) / half)
+        far = largest((to_host(x) - center) / radius)
         far = np.where(finite, far, np.inf)
         errors = largest(again - z)[finite]
         worst = int(far.argmax())
         factors = [(growth[worst], name) for growth, name in growths]
     factor, name = max((pair for pair in factors if not np.isnan(pair[0])), default=(1.0, "no layer"))
     return Explosion(samples, int((~finite).sum()), float((far > OUTSIDE).mean()), float(far[worst]),
-                     float(errors.max(initial=0)), name, float(factor), low, high)
+                     float(errors.max(initial=0)), name, float(factor), center, radius)
 
 
 def largest(x: np.ndarray) -> np.ndarray:
@@ -89,22 +88,22 @@ class Monitor:
 
     def __init__(self, flow: Flow, data: Images | Table, dequantizer: Dequantizer) -> None:
         self.flow, self.data = flow, data
-        self.low, self.high = data_range(data)
-        heavy = data.bins or ((self.high - self.low) / 2 > HEAVY * data.train.std(axis=0)).any()
+        self.center, self.radius = data_range(data)
+        heavy = data.bins or (self.radius > HEAVY * data.train.std(axis=0)).any()
         self.limit = FAR if heavy else OUTSIDE
         self.count = 16 if data.bins else 256
         x = dequantizer.dequantize(data.held_out[:self.count], 0, flow.dtype)[0]
         self.x = to_device_of(x, flow.flat.value)
 
     def warnings(self, values: int = VALUES, limit: float = FAR) -> list[str]:
-        """A line for each thing that is wrong. limit: of the samples, in ranges of the data."""
+        """A line for each thing that is wrong. limit: of the samples, in radii of the data."""
         count = sample_count(self.flow, values)
         contexts = self.data.held_out_context
         x_context = context_at(self.flow, contexts, slice(self.count))
         z_context = None if contexts is None else context_at(
             self.flow, contexts, np.arange(count) % len(contexts))
         found = [invertibility(self.flow, self.x, x_context).warning(),
-                 explosion(self.flow, self.low, self.high, count, z_context).warning(limit)]
+                 explosion(self.flow, self.center, self.radius, count, z_context).warning(limit)]
         return [line for line in found if line]
 
     def final_warnings(self, best: float) -> list[str]:
@@ -119,7 +118,9 @@ class Monitor:
 
 
 def data_range(data: Images | Table) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and the largest value of each column; of dequantized images, of all pixels."""
+    """The median of each column, and the largest distance of a value from it; of dequantized images 0
+    and 1/2."""
     if data.bins:
-        return np.array(-0.5), np.array(0.5)
-    return data.train.min(axis=0), data.train.max(axis=0)
+        return np.array(0.0), np.array(0.5)
+    center = np.median(data.train, axis=0)
+    return center, np.abs(data.train - center).max(axis=0)

@@ -284,6 +284,30 @@ def test_a_training_step_reads_the_device_once(options):
         assert set(np.diff(reads[:-1])) == {1}
 
 
+@pytest.mark.parametrize("build", [mg.glow, mg.spline_flow])
+def test_training_on_a_table_on_the_device(build):
+    """The same as on the host; a step reads once."""
+    rows = np.random.default_rng(0).normal([3, -20, 0.5], [1, 5, 0.1], (200, 3)).astype(np.float32)
+
+    def fit(move):
+        flow, reads, losses = move(build((3,), flow_steps=1, hidden=4, rng=0)), [], []
+
+        def record(progress):
+            reads.append(DeviceArray.reads)
+            losses.append(progress.loss)
+
+        train(flow, rows, steps=12, batch_size=20, evaluate_every=12, patience=1, on_step=record,
+              on_warning=lambda line: None)
+        return [np.array(losses), mg.to_host(flow.flat.value), mg.to_host(flow.sample(3, 0))], reads
+
+    expected, _ = fit(lambda thing: thing)
+    with installed(), mg.use("cupy"):
+        results, reads = fit(mg.to_device)
+    assert set(np.diff(reads[:-1])) == {1}
+    for found, other in zip(results, expected):
+        np.testing.assert_allclose(found, other, rtol=1e-3, atol=1e-5)
+
+
 def test_arrays_of_both_sides_are_refused(device):
     flow, twin = flows()
     x = np.zeros((2, 4, 4, 1))
@@ -292,8 +316,8 @@ def test_arrays_of_both_sides_are_refused(device):
     with pytest.raises(ValueError, match="got one on the device: minglow"):
         flow.log_prob(mg.to_device(x))
     for layer in mg.ActNorm(2), mg.Standardization(2), mg.Shuffle(2):
-        message = f"{type(layer).__name__} expected an array where its parameters are, got one on the host"
-        with pytest.raises(ValueError, match=message):
+        name = type(layer).__name__
+        with pytest.raises(ValueError, match=f"{name} expected an array where its parameters are, got"):
             mg.to_device(layer).forward(np.zeros((2, 2), np.float32))
     with mg.use("loops"), pytest.raises(ValueError, match="for a flow on a device, got the"):
         twin.log_prob(mg.to_device(x))

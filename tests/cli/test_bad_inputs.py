@@ -3,7 +3,7 @@
 import json
 import os
 import struct
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import get_args
 
@@ -223,17 +223,31 @@ add("glow, logit", lambda value: mg.glow((4, 4, 1), logit=value), (-1, 0.5, NAN,
 for option in "permutation", "coupling", "net", "norm", "prior":
     add(f"glow, {option}", lambda value, option=option: mg.glow((4, 4, 1), 2, 1, 4, **{option: value}),
         ("none of these", "", 3, lambda *_: None, object()))
-add("nice, shape", lambda value: mg.nice(value, 1, 4, 1), ((), (3,), 4, "44", None, (4.0,), (-4,)))
+add("nice, shape", lambda value: mg.nice(value, 1, 4, 1), ((), (1,), 4, "44", None, (4.0,), (-4,)))
 for option in "couplings", "hidden", "depth":
     add(f"nice, {option}", lambda value, option=option: mg.nice((4,), **{"hidden": 4, option: value}),
         NOT_A_COUNT)
-for kind in mg.ActNorm, mg.InvConv1x1, mg.InvConv1x1LU, mg.Shuffle, mg.Reverse, mg.Scaling, mg.Swap:
+add("spline_flow, shape", lambda value: mg.spline_flow(value, 1, 4),
+    ((), (0,), (2, 2), (4, 4, 1), *NOT_A_SHAPE[4:]))
+for option in "flow_steps", "hidden":
+    add(f"spline_flow, {option}", lambda value, option=option: mg.spline_flow((2,), **{option: value}),
+        NOT_A_COUNT)
+for make in partial(mg.spline_flow, (2,)), partial(mg.glow, (2,)):
+    add(f"{make.func.__name__}, context", lambda value, make=make: make(context=value),
+        (-1, 1.5, "3", None, NAN))
+add("spline_flow, spline_bins", lambda value: mg.spline_flow((2,), spline_bins=value),
+    (*NOT_A_COUNT, 1, 101))
+add("spline_flow, bound", lambda value: mg.spline_flow((2,), bound=value), (0, -1, NAN, INF, "1", None))
+add("glow, scale", lambda value: mg.glow((4,), scale=value), ("", "none of these", 3))
+add("glow, scale of splines", lambda value: mg.glow((4,), coupling="spline", scale=value), ("tanh",))
+for kind in mg.ActNorm, mg.InvConv1x1, mg.InvConv1x1LU, mg.Shuffle, mg.Reverse, mg.Scaling, mg.Swap, \
+        mg.Standardization, mg.Spline:
     add(f"{kind.__name__}, channels", kind, NOT_A_COUNT)
 for kind in mg.AffineCoupling, mg.AdditiveCoupling:
     add(kind.__name__, kind, (None, "net", 3, lambda x: x, mg.ActNorm(2)))
     add(f"{kind.__name__}, identity_channels",
         lambda value, kind=kind: kind(mlp(1, 4, 2), identity_channels=value),
-        [value for value in NOT_A_COUNT if value is not None])
+        [value for value in NOT_A_COUNT if value not in (None, 0)])
 add("Chain", lambda value: mg.Chain(*value), ([[mg.ActNorm(2)]], [None], ["a"], [mg.ActNorm]))
 add("ReversibleChain, stored", lambda value: mg.ReversibleChain(mg.ActNorm(2), stored=value),
     (-1, 1.5, "1"))
@@ -260,10 +274,11 @@ add("train, images", lambda value: train(flow(), value, steps=1), [
     some_images(train=np.zeros((4, 6, 4, 1), np.uint8)),
     some_images(held_out=np.zeros((0, 4, 4, 1), np.uint8)), some_images(bins=None)])
 add("train, flow", lambda value: train(value, some_images(), steps=1), NOT_ARRAYS)
-for option in "steps", "batch_size", "evaluate_every", "micro_batches":
+for option in "steps", "batch_size", "evaluate_every", "micro_batches", "patience":
+    optional = type(None) in get_args(options(TrainingConfig)[option][1])
     add(f"train, {option}",
         lambda value, option=option: train(flow(), some_images(), **{"steps": 1, option: value}),
-        NOT_A_COUNT)
+        [value for value in NOT_A_COUNT if not (optional and value is None)])
 for option in ("learning_rate", "max_grad_norm", "ema_decay", "shift", "warmup_steps", "seed",
                "classification_weight"):
     optional = type(None) in get_args(options(TrainingConfig)[option][1])

@@ -123,7 +123,7 @@ def test_options_build_a_flow_that_is_loaded_again(options, tmp_path, capsys):
     ["--model", "official", "--optimizer", "official-adamax"],
     ["--model", "official", "--no-learned-top"],
     ["--model", "official", "--coupling", "additive", "--optimizer", "adamax"],
-    ["--net", "paper", "--coupling", "affine-exp", "--micro-batches", "2", "--integer-shift"],
+    ["--net", "paper", "--scale", "exp", "--micro-batches", "2", "--integer-shift"],
     ["--no-learned-prior", "-L", "2", "--dequantizer", "none", "--learned-top"],
     ["--dequantizer", "variational", "--flip"]],
     ids=" ".join)
@@ -249,7 +249,7 @@ BAD = {
     "out": (["sample", "RUN", "--out", "missing/a.png"], "No such file or directory: 'missing/a.png'"),
     "format": (["sample", "RUN", "--out", "a.xyz"], "'xyz' is not supported"),
     "other images": (["evaluate", "RUN", "--data", "photos.npy"],
-                     "expected images of the model's shape (8, 8, 1), got (4, 4, 1) in photos.npy"),
+                     "expected samples of the model's shape (8, 8, 1), got (4, 4, 1) in photos.npy"),
     "other bins": (["evaluate", "RUN", "--data", "digits.npy", "--bins", "16"],
                    "expected the model's 17 bins, got 16 in digits.npy"),
     "one bin": (["train", "--data", "photos.npy", "--bins", "1"],
@@ -267,7 +267,7 @@ BAD = {
     "digits cropped": (["train", "--size", "4"], "expected size and grayscale for a folder of pictures"),
     "too few bits": (["train", "--bits", "5"], "expected 256 bins to reduce to 5 bits, got 17"),
     "no labels": (["train", "--data", "photos.npy", "--classes", "3"],
-                  "expected labeled images for --classes, got none in photos.npy"),
+                  "expected labels for --classes, got none in photos.npy"),
     "too few classes": (["train", "--classes", "9"], "expected --classes 10 for labels 0 to 9, got 9"),
     "no classes": (["sample", "RUN", "--label", "3"], "expected no labels: it has no classes"),
     "model": (["train", "--model", "gan"], "invalid choice: 'gan'"),
@@ -406,7 +406,11 @@ def test_training_refuses_wrong_arguments(options, message):
     (["--model", "nice", "-L", "5"],
      "--levels is an option of --model glow or official or realnvp, not of nice"),
     (["--model", "realnvp", "-K", "7"],
-     "--flow-steps is an option of --model glow or official, not of realnvp"),
+     "--flow-steps is an option of --model glow or official or spline, not of realnvp"),
+    (["--model", "spline", "--scale", "exp"],
+     "--scale is an option of --model glow or realnvp, not of spline"),
+    (["--spline-bins", "4"], "--spline-bins is an option of --model spline, not of glow"),
+    (["--couplings", "4"], "--couplings is an option of --model nice or realnvp, not of glow"),
     (["--model", "nice", "--reversible"],
      "--reversible is an option of --model glow or official or realnvp, not of nice"),
     (["--model", "official", "--no-learned-prior"],
@@ -418,7 +422,7 @@ def test_an_option_of_another_model_is_refused(arguments, message, tmp_path, mon
     shown = capsys.readouterr()
     assert shown.err.startswith(f"minglow train: error: {message}") and shown.err.count("\n") == 1
     assert not shown.out and not list(tmp_path.iterdir())
-    assert set(MODELS) == {"glow", "official", "realnvp", "nice"}  # as the messages say
+    assert set(MODELS) == {"glow", "official", "realnvp", "nice", "spline"}  # as the messages say
 
 
 def test_gradients_are_not_clipped_without_a_largest_norm():

@@ -27,6 +27,7 @@ RANGES = {
     "optimizer": (["sgd"], ["adam", "adamax", "official-adamax"]),
     "micro_batches": ([0], [1]),
     "evaluate_every": ([0], [1]),
+    "patience": ([0], [1]),
     "seed": ([-1, 2**63], [0, 2**63 - 1]),
 }
 NO_NUMBER = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}

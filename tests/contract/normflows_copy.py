@@ -22,7 +22,7 @@ HIDDEN = 6
 COUPLINGS = {
     "sigmoid": ({"scale_map": "sigmoid"},
                 partial(mg.AffineCoupling, scale=partial(mg.sigmoid_scale, floor=0)), (-1, 1)),
-    "exp": ({"scale_map": "exp"}, "affine-exp", (-1, -1)),
+    "exp": ({"scale_map": "exp"}, partial(mg.AffineCoupling, scale=mg.exp_scale), (-1, -1)),
     "additive": ({"scale": False}, "additive", (-1, -1)),
 }
 

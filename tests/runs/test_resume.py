@@ -28,6 +28,7 @@ from minglow.storage.checkpoint import CheckpointError
 from minglow.testing import perturbed
 from minglow.training.diagnosis import first_nonfinite, invertibility
 from minglow.training.loop import Diverged, Interrupted, train
+from minglow.training.monitor import Monitor
 from minglow.training.optimizers import Adamax
 from minglow.training.state import TrainingState, next_indices
 
@@ -103,19 +104,23 @@ def test_another_state_is_refused_and_changes_nothing(tmp_path):
     no_order = {name: array for name, array in saved.module.items() if not name.endswith(".order")}
     one_more = saved.module | {"bijection.unknown": np.zeros(2)}
     settings = saved.settings | {"bijection.1": {"factor": 3.0}}
-    no_labels = {name: part for name, part in saved.facts["images"].items() if "labels" not in name}
+    no_labels = {name: part for name, part in saved.facts["data"].items() if "labels" not in name}
     for changed, message in (
         (saved._replace(arrays=without), "expected dequantizer.mean as float32 .*got none"),
         (saved._replace(arrays=small), r"expected flow.average as .*got float32 \(3,\)"),
         (saved._replace(arrays=rotated), "flow.value to hold the flow's parameters in order"),
-        (saved._replace(facts={}), "expected the images and labels of the interrupted run"),
+        (saved._replace(facts={}), "expected the data of the interrupted run"),
         (saved._replace(facts=saved.facts | {"step": None}), "state of training after a step, got None"),
         (saved._replace(facts=saved.facts | {"step": -1}), "after a step, got -1"),
         (saved._replace(facts=saved.facts | {"step": True}), "after a step, got True"),
-        (saved._replace(facts=saved.facts | {"best": float("nan")}), "the best bits .*, got nan"),
+        (saved._replace(facts=saved.facts | {"best": float("nan")}), "the best loss, .*, got nan, 0$"),
+        (saved._replace(facts=saved.facts | {"best": 3}), "the best loss, .*, got 3, 0$"),
+        (saved._replace(facts=saved.facts | {"since_best": -1}), "the best loss, .*, got inf, -1$"),
+        (saved._replace(facts=saved.facts | {"since_best": None}), "the best loss, .*, got inf, None$"),
+        (saved._replace(facts=saved.facts | {"since_best": True}), "the best loss, .*, got inf, True$"),
         (saved._replace(facts=saved.facts | {"rng": {"bit_generator": "MT"}}), "generator's state"),
         (saved._replace(arrays=saved.arrays | {"remaining": np.array([20])}), "indices of the 20"),
-        (saved._replace(facts=saved.facts | {"images": no_labels}), "the images and labels of"),
+        (saved._replace(facts=saved.facts | {"data": no_labels}), "the data of the interrupted"),
         (saved._replace(facts=saved.facts | {"optimizer": "Adam"}), "the optimizer of the inter"),
         (saved._replace(module=one_more), "expected no other array, got bijection.unknown"),
         (saved._replace(module=no_order), r"expected bijection.*order, got none"),
@@ -139,7 +144,7 @@ def test_training_does_not_resume_with_other_images(tmp_path, part):
     changed.flat[0] = 2 - changed.flat[0] % 2 if part != "bins" else 16  # another value that is allowed
     changed = int(changed) if part == "bins" else changed
     before = digest(flow)
-    with pytest.raises(CheckpointError, match="expected the images and labels of the interrupted run"):
+    with pytest.raises(CheckpointError, match="expected the data of the interrupted run"):
         train(flow, images()._replace(**{part: changed}), batch_size=7, optimizer=Adamax, resume=last)
     assert digest(flow) == before
     with pytest.raises(ValueError, match="expected resume to be a Checkpoint, got a str"):
@@ -417,7 +422,7 @@ def test_the_best_model_is_saved_and_not_the_last(tmp_path):
     with metrics.Recorder(tmp_path / "run", 3, stream=io.StringIO()) as recorder:
         dequantizer = UniformDequantizer(17)
         checkpointer = folder.Checkpointer(tmp_path / "run", flow, dequantizer, {}, recorder,
-                                           images().train[:4])
+                                           Monitor(flow, images(), dequantizer))
         state = TrainingState(flow, dequantizer, Adamax, 0.9, 0, images())
         for value, best in ((0.01, True), (0.02, False)):
             state.learners["flow"].average.average[...] = value

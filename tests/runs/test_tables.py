@@ -19,7 +19,7 @@ from minglow.runs.loading import load_run
 from minglow.storage import checkpoint
 from minglow.training import Interrupted, TrainingConfig, TrainingWarning, evaluate, train
 from minglow.training.evaluation import baseline, gaussian_nats
-from minglow.training.monitor import Monitor, explosion
+from minglow.training.monitor import Monitor, data_range, explosion
 
 SHORT = {"steps": 8, "batch_size": 32, "evaluate_every": 2, "warmup_steps": 2, "ema_decay": 0.5}
 
@@ -158,25 +158,26 @@ def exploding_flow(scale="sigmoid"):
 
 def test_the_monitor_sees_samples_that_explode_and_names_the_layer():
     flow, x = exploding_flow()
-    found = explosion(flow, x.min(axis=0), x.max(axis=0), 2000)
+    center = np.median(x, axis=0)
+    radius = np.abs(x - center).max(axis=0)
+    found = explosion(flow, center, radius, 2000)
     assert found.farthest > 1e3 and found.factor > 3 and "AffineCoupling at bijection." in found.layer
     for part in ("of 2000 samples", found.layer, "scale='tanh'", "learning rate"):
         assert part in found.warning()
     sample = flow.sample(2000, 0)
-    middle, half = (x.max(axis=0) + x.min(axis=0)) / 2, np.ptp(x, axis=0) / 2
-    far = np.abs((sample - middle) / half).max(axis=1)
+    far = np.abs((sample - center) / radius).max(axis=1)
     assert found.farthest == pytest.approx(far.max(), rel=1e-3)
     assert found.outside == pytest.approx((far > 3).mean(), abs=1e-3)
     assert found.round_trip > 1
     calm, x = exploding_flow("tanh")
-    quiet = explosion(calm, x.min(axis=0), x.max(axis=0), 2000)
+    quiet = explosion(calm, center, radius, 2000)
     assert quiet.farthest < 10 and not quiet.warning() and quiet.round_trip < 1e-3
 
 
 def test_the_units_of_a_column_are_no_magnification():
     flow, x = mg.glow((3,), flow_steps=2, rng=0), correlated(1000, 0, np.float32)
     flow.initialize(x)
-    found = explosion(flow, x.min(axis=0), x.max(axis=0), 2000)
+    found = explosion(flow, *data_range(data.split(x)), 2000)
     assert found.factor < 3 and not found.warning(3.0)
 
 
@@ -268,7 +269,7 @@ def test_defaults_of_tables_and_of_images():
     cases = (mg.glow((3,)), table), (mg.glow((8, 8, 1)), images), (mg.nice((3,)), table)
     found = [TrainingConfig().resolved(flow.config, part) for flow, part in cases]
     assert [(c.learning_rate, c.batch_size, c.ema_decay, c.shift) for c in found] == [
-        (0.003, 256, 0.99, 0.0), (0.01, 64, 0.999, 1.0), (0.002, 256, 0.99, 0.0)]
+        (0.01, 256, 0.99, 0.0), (0.01, 64, 0.999, 1.0), (0.002, 256, 0.99, 0.0)]
 
 
 PROGRAM = """
@@ -352,7 +353,8 @@ def test_the_commands_on_a_csv_file(tmp_path, monkeypatch, capsys):
     assert float(info["farthest_sample"].split()[0]) < 10 and "warning" not in info
     assert float(info["round_trip_error_of_latents"]) < 1e-3
     config = load_run("runs/boxes-1").config.data
-    assert config.low == tuple(table.train.min(axis=0)) and config.high == tuple(table.train.max(axis=0))
+    assert config.center == tuple(np.median(table.train, axis=0))
+    assert config.radius == tuple(np.abs(table.train - config.center).max(axis=0))
 
 
 @pytest.mark.parametrize(("columns", "pictures"), [

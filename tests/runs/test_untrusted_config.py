@@ -20,16 +20,20 @@ from minglow.training.config import TrainingConfig
 from minglow.validation import MAX_COUNT
 
 SMALL = {"glow": {"hidden": 4, "flow_steps": 1}, "official": {"hidden": 4, "flow_steps": 1},
-         "realnvp": {"hidden": 4, "levels": 1, "net": "plain"}, "nice": {"hidden": 4}}
+         "realnvp": {"hidden": 4, "levels": 1, "net": "plain"}, "nice": {"hidden": 4},
+         "spline": {"hidden": 4, "flow_steps": 1}}
+TABLE = {"columns": ("a", "b", "c"), "center": (-1.0, 0.0, 2.0), "radius": (1.0, 0.5, 3.0)}
 CONFIGS = {**{name: MODELS[name] for name in SMALL}, "data": DataConfig, "training": TrainingConfig}
 MEGABYTES = 4  # more than reading a small file takes
 
 
 @cache
 def small_run(model="glow"):
-    """A model and the configuration of a run that could have trained it."""
-    flow = MODELS[model]((4, 4, 1), **SMALL[model]).build(0)
-    return flow, RunConfig(flow.config, DataConfig(bins=17), TrainingConfig(steps=1))
+    """A model and the configuration of a run that could have trained it, on images or on a table."""
+    table = model == "spline"
+    flow = MODELS[model]((3,) if table else (4, 4, 1), **SMALL[model]).build(0)
+    data = DataConfig(data="a.csv", **TABLE) if table else DataConfig(bins=17)
+    return flow, RunConfig(flow.config, data, TrainingConfig(steps=1))
 
 
 def wrong_values(detail, hint):
@@ -39,6 +43,10 @@ def wrong_values(detail, hint):
         wrong = ["", "none of these", 3, True, [next(iter(detail.choices))], {}, 1.5]
     elif bool in types_:
         wrong = [0, 1, "true", 1.0, [True], {}]
+    elif Ellipsis in types_ and int not in types_:  # a list of texts or of numbers
+        parts = [None, [], {}, True] + (
+            [3, 1.5] if str in types_ else ["1", float("nan"), float("inf"), 10**400, -(10**400)])
+        wrong = ["a", 3, True, {}, *([part] for part in parts), *([0.5, part] for part in parts)]
     elif str in types_:
         wrong = [3, 1.5, True, ["a"], {}]
     elif int in types_ and Ellipsis not in types_:
@@ -95,6 +103,24 @@ def test_a_wrong_entry_gets_one_line_and_takes_no_memory(part, name, tmp_path):
             assert peak < MEGABYTES * 10**6
 
 
+@pytest.mark.parametrize(("model", "name", "value", "expected"), [
+    *(("spline", name, [*TABLE[name]][:2], "3 entries, got 2") for name in TABLE),
+    ("spline", "center", [], "3 entries, got 0"),
+    ("spline", "radius", [1.0] * 10_000, "3 entries, got 10000"),
+    ("glow", "columns", ["a"], "0 entries, got 1"), ("glow", "center", [0.0], "0 entries, got 1"),
+    ("glow", "radius", [0.0], "0 entries, got 1")])
+def test_a_table_has_a_name_and_a_range_for_each_column(model, name, value, expected, tmp_path, capsys):
+    flow, config = small_run(model)
+    path, entries = tmp_path / "a.npz", config.to_json()
+    checkpoint.save(path, flow, entries)
+    assert cli.main(["info", str(path)]) == 0
+    checkpoint.save(path, flow, entries | {"data": entries["data"] | {name: value}})
+    with pytest.raises(CheckpointError, match=f"cannot be used: expected {name} to have {expected}$"):
+        load_run(path)
+    checkpoint.save(path, flow, entries | {"data": entries["data"] | {"columns": []}})
+    assert load_run(path).config.data.columns == ()  # a table without names
+
+
 @pytest.mark.parametrize("part", ["model", "data", "training"])
 @pytest.mark.parametrize("value", [..., None, 3, "glow", [], ["a"], [["a", 1]], {}])
 @pytest.mark.parametrize("arguments", [["info"], ["sample"], ["train", "--resume"]], ids=" ".join)
@@ -128,7 +154,7 @@ def test_a_file_with_control_characters_sends_none_to_the_terminal(tmp_path, cap
 
 
 @pytest.mark.parametrize(("model", "shape"), [
-    ("realnvp", (3, 4, 1)), ("glow", (4,)), ("nice", (3, 2, 1))])
+    ("realnvp", (3, 4, 1)), ("nice", (3, 2, 1))])
 def test_a_dequantizer_that_cannot_have_the_shape_is_refused(model, shape, tmp_path):
     flow = MODELS[model](shape, **SMALL[model] | ({"levels": 1} if model != "nice" else {})).build(0)
     config = RunConfig(flow.config, DataConfig(bins=17, dequantizer="variational"), TrainingConfig())
@@ -141,10 +167,17 @@ SIZES = {
     "glow": [{"hidden": 1}, {"hidden": 40}, {"classes": 7}, {"levels": 1}, {"flow_steps": 9},
              {"coupling": "additive"}, {"learned_prior": False, "permutation": "reverse"},
              {"net": "mlp"}, {"net": "paper"}, {"net": "residual"}, {"shape": (64,), "levels": 1},
-             {"shape": (64,), "levels": None, "coupling": "additive", "permutation": "shuffle"}],
+             {"shape": (64,), "levels": None, "coupling": "additive", "permutation": "shuffle"},
+             {"coupling": "spline"}, {"coupling": "spline", "net": "residual"},
+             {"shape": (63,), "levels": None, "coupling": "spline"},
+             {"context": 3}, {"context": 5000}, {"shape": (2,), "levels": 1, "context": 5000}],
     "official": [{"hidden": 40}, {"classes": 7}, {"levels": 1, "coupling": "additive"}],
-    "realnvp": [{"hidden": 1}, {"hidden": 40}, {"levels": 1}, {"net": "plain"}],
+    "realnvp": [{"hidden": 1}, {"hidden": 40}, {"levels": 1}, {"net": "plain"},
+                {"shape": (63,), "net": None}, {"shape": (2,), "net": None, "couplings": 20}],
     "nice": [{"hidden": 1}, {"hidden": 40}, {"depth": 1}, {"depth": 9}, {"couplings": 9}],
+    "spline": [{"shape": (dims,)} | size for dims in (1, 2, 63)
+               for size in ({}, {"hidden": 40}, {"flow_steps": 9}, {"spline_bins": 100}, {"context": 1},
+                            {"context": 5000})],
 }
 
 
@@ -162,7 +195,15 @@ SIZES = {
      5 * 7 * (7 + 3) + 5 * 3**2),
     ("realnvp", (8, 8, 3), {"levels": 3, "hidden": 7}, 4 * 7 * (3 * 36 * 7 + 9 * 12)),
     ("realnvp", (8, 8, 3), {"levels": 1, "hidden": 7, "net": "plain"}, 4 * 7 * (7 + 9 * 3)),
-    ("nice", (3, 2, 3), {"couplings": 3, "hidden": 11, "depth": 4}, 3 * 11 * (11 * 3 + 9))])
+    ("nice", (3, 2, 3), {"couplings": 3, "hidden": 11, "depth": 4}, 3 * 11 * (11 * 3 + 9)),
+    ("glow", (8, 8, 3), {"levels": 2, "flow_steps": 5, "hidden": 7, "context": 8},
+     5 * 7 * (2 * (7 + 8) + 9 * 6) + 5 * 6**2 + 6**2),
+    ("glow", (8, 8, 3), {"levels": 1, "flow_steps": 5, "hidden": 7, "coupling": "spline"},
+     5 * 7 * (7 + (9 + 11) * 3) + 5 * 3**2),
+    ("realnvp", (5,), {"couplings": 3, "hidden": 7}, 3 * 7 * (7 + 5)),
+    ("spline", (5,), {"flow_steps": 3, "hidden": 7, "spline_bins": 4, "context": 6},
+     3 * (5 * 11 + 7 * (7 + 6 + 2 * 11))),
+    ("spline", (1,), {"flow_steps": 3, "hidden": 7, "spline_bins": 4}, 3 * 11)])
 def test_the_lower_bound_counts_what_its_docstring_names(model, shape, options, expected):
     assert MODELS[model](shape, **options).min_parameters() == expected
 

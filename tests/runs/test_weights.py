@@ -30,25 +30,38 @@ def glow(seed=0, make=mg.glow, **options):
     return perturbed(make((4, 8, 1), rng=seed, **options), seed, 0.05)
 
 
+def spline_flow(seed=0):
+    flow = mg.spline_flow((4,), flow_steps=2, hidden=4, rng=seed)
+    flow.initialize(np.random.default_rng(seed).normal(seed, 3, (50, 4)))
+    return perturbed(flow, seed)
+
+
 KINDS = {
     "1x1": partial(glow, permutation=mg.InvConv1x1), "shuffle": glow,
     "lu, float64": partial(glow, permutation=mg.InvConv1x1LU, dtype=np.float64),
     "official, by class": partial(glow, make=mg.official_glow, permutation=mg.InvConv1x1LU, classes=3),
     "nice": lambda seed=0: perturbed(mg.nice((4, 8, 1), 2, 4, rng=seed), seed),
     "realnvp": lambda seed=0: perturbed(mg.realnvp((4, 8, 1), 1, 4, rng=seed), seed),
+    "spline couplings": partial(glow, coupling="spline"), "spline": spline_flow,
 }
+
+
+def batch(kind):
+    """Images, or vectors."""
+    return X[:, :, 0, 0] if kind == "spline" else X
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_round_trip_changes_no_bit(kind, tmp_path):
     path, saved, other = tmp_path / "a.safetensors", KINDS[kind](0), KINDS[kind](1)
+    x = batch(kind)
     export_safetensors(path, saved)
-    assert np.any(other.log_prob(X) != saved.log_prob(X))
+    assert np.any(other.log_prob(x) != saved.log_prob(x))
     views = [value for _, module in other.walk() for value in module.params.values()]
     import_safetensors(path, other)
     for name, array in named_arrays(saved).items():
         assert named_arrays(other)[name].tobytes() == array.tobytes(), name
-    np.testing.assert_array_equal(other.log_prob(X), saved.log_prob(X))
+    np.testing.assert_array_equal(other.log_prob(x), saved.log_prob(x))
     np.testing.assert_array_equal(other.sample(3, rng=0), saved.sample(3, rng=0))
     assert all(np.shares_memory(view, other.flat.value) for view in views)
 
@@ -287,7 +300,8 @@ def test_the_guide_has_every_array_of_every_layer_and_net():
     assert documented() == found
 
 
-@pytest.mark.parametrize("kind", ["shuffle", "lu, float64", "official, by class", "realnvp"])
+@pytest.mark.parametrize("kind", [
+    "shuffle", "lu, float64", "official, by class", "realnvp", "spline couplings", "spline"])
 def test_pytorch_computes_the_density_from_the_file_and_writes_it(kind, tmp_path):
     torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'minglow[bench]'")
     from safetensors.torch import load_file, save_file  # noqa: PLC0415
@@ -301,7 +315,8 @@ def test_pytorch_computes_the_density_from_the_file_and_writes_it(kind, tmp_path
         constant[...] = tensors[name]
     exact = {name: tensor.double() if tensor.is_floating_point() else tensor
              for name, tensor in tensors.items()}
-    z, log_det = mirror(structure.bijection, exact, "bijection")(torch.tensor(X))
+    x = batch(kind)
+    z, log_det = mirror(structure.bijection, exact, "bijection")(torch.tensor(x))
     mean, std = torch.zeros_like(z), torch.ones_like(z)
     labels = None
     if "base.mean" in exact:
@@ -311,7 +326,7 @@ def test_pytorch_computes_the_density_from_the_file_and_writes_it(kind, tmp_path
             filled[:, -count:] = values[labels].repeat(1, count // top[-1])
     expected = torch.distributions.Normal(mean, std).log_prob(z).sum(1) + log_det
     tolerance = 1e-12 if flow.dtype is np.float64 else 1e-5
-    np.testing.assert_allclose(flow.log_prob(X, labels), expected.detach().numpy(), rtol=tolerance)
+    np.testing.assert_allclose(flow.log_prob(x, labels), expected.detach().numpy(), rtol=tolerance)
     save_file(tensors, again)
     import_safetensors(again, structure)
     for name, array in named_arrays(flow).items():
