@@ -676,7 +676,7 @@ axes[1].set(xlabel="data x", ylabel="latent z", xlim=(-4.6, 4.6), ylim=(-3.4, 3.
 # each parameter's step size. The learning rate falls to 0, so that the last steps are small.
 
 # %%
-flow = minglow.glow(shape=(2,), flow_steps=8, hidden=64, dtype=np.float64, rng=0)
+flow = minglow.glow(shape=(2,), flow_steps=8, hidden=64, dtype=np.float64, rng=2)
 flow.initialize(two_moons(1000, rng=0))              # where the actnorms start, see notebook 4
 optimizer, history = Adam(flow.flat), []
 for step in range(1000):

@@ -799,7 +799,7 @@ for D in 2, 3, 4:
 
 # %%
 moons = two_moons(5000, rng=0)
-in_the_plane = minglow.realnvp((2,), couplings=6, rng=0)
+in_the_plane = minglow.realnvp((2,), couplings=6, rng=1)
 minglow.train(in_the_plane, moons, steps=1000, learning_rate=0.01, ema_decay=0.98)
 print(f"NLL of new points: {-in_the_plane.log_prob(two_moons(5000, rng=1)).mean():.2f} nats")
 
@@ -815,7 +815,7 @@ assert np.allclose(end, in_the_plane.latents(moons), atol=1e-4)
 changes = [f"{k + 1}: changes $x_{2 - k % 2}$" for k in range(6)]
 figure = plots.warped_grid([lambda x, part=part: part.forward_only(x)[0] for part in parts],
                            ["standardized data", *changes], start[:600])
-figure.set_dpi(65)
+figure.set_dpi(75)
 figure
 
 # %% [markdown]

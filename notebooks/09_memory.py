@@ -879,7 +879,7 @@ def columns(n, seed):
 table, held_out = columns(5000, 0), columns(5000, 1)
 flows, warnings = {}, {}
 for scale in "sigmoid", "tanh":
-    flows[scale], warnings[scale] = minglow.glow((4,), flow_steps=8, scale=scale, rng=1), []
+    flows[scale], warnings[scale] = minglow.glow((4,), flow_steps=8, scale=scale, rng=2), []
     minglow.train(flows[scale], table, steps=600, ema_decay=0.98, on_warning=warnings[scale].append)
 nlls = {scale: -flow.log_prob(held_out).mean() for scale, flow in flows.items()}
 latents = np.random.default_rng(2).standard_normal((20_000, 4)).astype(np.float32)
@@ -912,8 +912,8 @@ axes[0].text(0.02, 0.96, "gray: 50, 90, 99, 99.9% of samples lie below", transfo
 
 # %% [markdown]
 # *What to see:* both flows have about the same likelihood, and both give the data back. Under `sigmoid_scale` (left) several couplings
-# magnify the largest sample, each up to 1000 times: one factor of (9.11) after another. A few samples in a thousand explode (the highest
-# gray line); the others are of the size of the data. Under `tanh_scale` (right) all samples are, from the same latents.
+# magnify the largest sample, each up to 1000 times: one factor of (9.11) after another. A few samples in a thousand explode;
+# the others are of the size of the data (gray). Under `tanh_scale` (right) the same latents lead to no explosion.
 #
 # The small scales lie where no data pass. Float64 does not help, because this is no rounding: the exact inverse is as large.
 
@@ -930,12 +930,12 @@ for scale, flow in flows.items():
     print(f"{scale:8} largest product of the 1/s_k: 10^{products[0]:.1f} over data, 10^{products[1]:.1f} over samples; "
           f"largest sample in float64 {np.abs(precise).max():.0e}")
 for scale, lines in warnings.items():
-    print(f"\n{scale}:", *lines)
+    print(f"\n{scale}:", *lines or ["no warning"])
 
 # %% [markdown]
 # The last lines are warnings of `minglow.train`. At its end it draws samples, compares them with the range of the data,
-# and names the layer whose inverse magnifies most. (Without `on_warning` it calls Python's `warnings.warn`.) A sample at a few times the range, as
-# for `tanh`, is a tail that is a little too wide. A sample at $10^{10}$ times the range is an explosion. What to do:
+# and names the layer whose inverse magnifies most. (Without `on_warning` it calls Python's `warnings.warn`.) A sample at a few times the range
+# is a tail that is a little too wide. A sample at $10^{10}$ times the range is an explosion. What to do:
 #
 # - Bound the scale on both sides. `scale="tanh"` is the default of `minglow.glow` for vectors, and of `minglow.realnvp`. A floor bounds each factor at
 #   1000, which is too much for a product.

@@ -115,7 +115,7 @@ np.add.at(table, (pairs[:, 0], pairs[:, 1]), 1 / len(pairs))
 entropy = -(table * np.log2(table)).sum() / 2            # bits per dimension
 flows, curves = {}, {}
 for name in "bare integers", "with noise":
-    flow, curve, noise = minglow.glow((2,), flow_steps=6, hidden=32, rng=0), [], np.random.default_rng(0)
+    flow, curve, noise = minglow.glow((2,), flow_steps=6, hidden=32, scale="sigmoid", rng=0), [], np.random.default_rng(0)
     optimizer = Adam(flow.flat)
     for step in range(500):
         batch = pairs[noise.integers(len(pairs), size=256)]

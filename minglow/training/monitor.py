@@ -16,6 +16,7 @@ from minglow.training.evaluation import baseline, context_at
 OUTSIDE = 3.0  # times the data's radius: a sample beyond it counts as outside
 FAR = 10.0  # times the data's radius: no sample is as far as that from data of heavy tails
 HEAVY = 8.0  # standard deviations in the radius of a column that has heavy tails
+BOUNDED = 4.0  # times: a coupling with a scale of at least 1/e, and its shift, magnify by less
 VALUES = 2**14  # of all samples that are drawn at an evaluation
 FINAL_VALUES = 2**17  # and at the end of training
 
@@ -44,8 +45,9 @@ class Explosion(NamedTuple):
         found = (f"{self.nonfinite} of {self.samples} samples are NaN or inf" if self.nonfinite else
                  f"{self.outside:.2%} of {self.samples} samples lie beyond {OUTSIDE:g} times the data's "
                  f"radius, the farthest at {self.farthest:.2g} times")
-        return (f"{found}; the inverse of {self.layer} magnifies most, {self.factor:.2g} times: bound "
-                "the scale (scale='tanh'), lower the learning rate, or take fewer flow steps")
+        bound = "bound the scale (scale='tanh'), " if self.nonfinite or self.factor > BOUNDED else ""
+        return (f"{found}; the inverse of {self.layer} magnifies most, {self.factor:.2g} times: {bound}"
+                "lower the learning rate, or take fewer flow steps")
 
 
 def explosion(flow: Flow, center: np.ndarray, radius: np.ndarray, samples: int,

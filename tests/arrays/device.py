@@ -23,7 +23,7 @@ FUNCTIONS = {
         "einsum", "empty_like", "full_like", "max", "mean", "ones_like", "stack", "take_along_axis",
         "tril", "triu", "where", "zeros_like",
     },
-    "numpy.linalg": {"inv", "slogdet"},
+    "numpy.linalg": {"eigh", "inv", "slogdet"},
 }
 UFUNCS = {
     "absolute", "add", "arctanh", "bitwise_and", "cosh", "divide", "equal", "exp", "expm1", "greater",

@@ -315,7 +315,7 @@ def test_arrays_of_both_sides_are_refused(device):
         twin.log_prob(x)
     with pytest.raises(ValueError, match="got one on the device: minglow"):
         flow.log_prob(mg.to_device(x))
-    for layer in mg.ActNorm(2), mg.Standardization(2), mg.Shuffle(2):
+    for layer in mg.ActNorm(2), mg.Standardization(2), mg.Whitening(2), mg.Shuffle(2):
         name = type(layer).__name__
         with pytest.raises(ValueError, match=f"{name} expected an array where its parameters are, got"):
             mg.to_device(layer).forward(np.zeros((2, 2), np.float32))

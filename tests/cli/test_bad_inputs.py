@@ -241,7 +241,7 @@ add("spline_flow, bound", lambda value: mg.spline_flow((2,), bound=value), (0, -
 add("glow, scale", lambda value: mg.glow((4,), scale=value), ("", "none of these", 3))
 add("glow, scale of splines", lambda value: mg.glow((4,), coupling="spline", scale=value), ("tanh",))
 for kind in mg.ActNorm, mg.InvConv1x1, mg.InvConv1x1LU, mg.Shuffle, mg.Reverse, mg.Scaling, mg.Swap, \
-        mg.Standardization, mg.Spline:
+        mg.Standardization, mg.Whitening, mg.Spline:
     add(f"{kind.__name__}, channels", kind, NOT_A_COUNT)
 for kind in mg.AffineCoupling, mg.AdditiveCoupling:
     add(kind.__name__, kind, (None, "net", 3, lambda x: x, mg.ActNorm(2)))

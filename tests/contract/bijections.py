@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 import minglow as mg
+from minglow.layers.invconv import random_rotation
 from minglow.models.glow import split_prior
 from minglow.models.official import official_split_prior
 from minglow.nets import (
@@ -72,16 +73,20 @@ def scaling(shape, rng, dtype):
     return mg.Scaling(shape[-1], dtype)
 
 
-def standardization(shape, rng, dtype):
-    return standardized(mg.Standardization(shape[-1]), rng)
+def standardization(shape, rng, dtype, kind=mg.Standardization):
+    return standardized(kind(shape[-1]), rng)
 
 
 def standardized(bijection, rng):
-    """The bijection, every Standardization in it with constants as data would have set them."""
+    """The bijection, each Standardization and Whitening in it with constants as data may set them."""
     for _, module in bijection.walk():
+        if isinstance(module, (mg.Standardization, mg.Whitening)):
+            std = module.constants["std"]
+            std[...] = rng.uniform(0.5, 2, std.shape)
         if isinstance(module, mg.Standardization):
-            mean, std = module.constants.values()
-            mean[...], std[...] = rng.normal(size=mean.shape), rng.uniform(0.5, 2, std.shape)
+            module.constants["mean"][...] = rng.normal(size=std.shape)
+        if isinstance(module, mg.Whitening):
+            module.constants["vectors"][...] = random_rotation(len(std), rng)
     return bijection
 
 
@@ -188,6 +193,7 @@ BIJECTIONS = {
     "ActNorm, factor 3": (partial(actnorm, factor=3.0), ALL),
     "Scaling": (scaling, ALL),
     "Standardization": (standardization, ALL),
+    "Whitening": (partial(standardization, kind=mg.Whitening), ALL),
     "AdditiveCoupling": (additive, ALL),
     "AffineCoupling": (affine, ALL),
     "AffineCoupling, exp": (partial(affine, scale=mg.exp_scale), ALL),

@@ -28,6 +28,7 @@ LAYERS = {
     "Chain": mg.Chain(mg.ActNorm(4)), "ReversibleChain": mg.ReversibleChain(mg.ActNorm(4)),
     "Flatten": mg.Flatten((2, 2, 4)), "Scaling": mg.Scaling(4), "Logit": mg.Logit(),
     "Checkerboard": mg.Checkerboard(mg.ActNorm(8)), "Standardization": mg.Standardization(4),
+    "Whitening": mg.Whitening(4),
     "Spline": mg.Spline(4), "SplineCoupling": mg.SplineCoupling(conv_net(2, 4, 46, rng=0)),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
@@ -57,7 +58,7 @@ def test_integers(name):
 
 @pytest.mark.parametrize(
     "name", ["ActNorm", "InvConv1x1", "InvConv1x1LU", "Shuffle", "Reverse", "Scaling", "Standardization",
-             "Spline"])
+             "Whitening", "Spline"])
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @both_ways
 def test_another_number_of_channels(name, channels, direction):
@@ -233,7 +234,7 @@ def test_a_dlog_det_of_another_shape(name):
 
 @pytest.mark.parametrize("build", [
     mg.ActNorm, mg.InvConv1x1, mg.InvConv1x1LU, mg.Shuffle, mg.Reverse, mg.Scaling, mg.Swap, mg.EvenOdd,
-    mg.Standardization, mg.Spline])
+    mg.Standardization, mg.Whitening, mg.Spline])
 def test_no_channels(build):
     with pytest.raises(ValueError, match=r"^expected channels to be a whole number .* 1, got 0"):
         build(0)
@@ -249,6 +250,11 @@ def test_no_channels(build):
     (mg.Standardization(3), "std", [1, 0, 1], "positive standard deviations"),
     (mg.Standardization(3), "std", [1, -2, 1], "positive standard deviations"),
     (mg.Standardization(3), "std", [1, np.nan, 1], "positive standard deviations"),
+    (mg.Whitening(3), "std", [1, 0, 1], "positive standard deviations"),
+    (mg.Whitening(3), "std", [1, np.nan, 1], "positive standard deviations"),
+    (mg.Whitening(2), "vectors", [[1, 0], [1e-3, 1]], "orthogonal vectors"),
+    (mg.Whitening(2), "vectors", [[1, 0], [0, 1e300]], "orthogonal vectors"),
+    (mg.Whitening(2), "vectors", [[2, 0], [0, 2]], "orthogonal vectors"),
 ])
 def test_constants_that_no_layer_can_have(layer, name, value, message):
     layer.check_constants(layer.constants)

@@ -146,7 +146,7 @@ def test_nice_is_couplings_of_even_and_odd_indices_and_a_scaling():
                      "AdditiveCoupling", "Scaling"]
     assert type(flow.base) is mg.StandardLogistic
     kinds = [type(layer).__name__ for layer in mg.nice((4,), hidden=2).bijection.layers]
-    assert kinds[:3] == ["Standardization", "Flatten", "EvenOdd"] and len(kinds) == 11
+    assert kinds[:4] == ["Standardization", "Whitening", "Flatten", "EvenOdd"] and len(kinds) == 12
     log_det = flow.bijection.forward(np.ones((2, 4, 4, 1), np.float32))[1]
     np.testing.assert_array_equal(log_det, 0)  # the scaling is 1 at first, the rest preserves volume
 
@@ -243,7 +243,7 @@ def test_names_lead_to_every_parameter():
     assert "bijection.steps.3.net.0.weight" in flow.flat.where
     assert "bijection.inner.3.net.1.norm.shift" in flow.flat.where
     additive = mg.glow((2,), flow_steps=1, hidden=4, rng=0, coupling=mg.AdditiveCoupling)
-    assert "bijection.3.net.4.bias" in additive.flat.where
+    assert "bijection.4.net.4.bias" in additive.flat.where
     assert str(flow.bijection.steps.layers[3]) == "AffineCoupling at bijection.steps.3"
 
 
@@ -323,7 +323,7 @@ def test_samples_have_the_dtype_of_the_flow_and_temperature_1_by_default():
 def test_results_that_are_not_finite_are_named():
     flow = mg.glow((2,), flow_steps=1, hidden=4, rng=0)
     x = np.ones((3, 2), np.float32)
-    _, actnorm, conv, coupling, _ = flow.bijection.layers
+    _, _, actnorm, conv, coupling, _ = flow.bijection.layers
     actnorm.params["log_scale"][...] = 1000
     with np.errstate(all="ignore"):
         methods = {"log_prob": flow.log_prob, "nll": flow.nll_backward, "latents": flow.latents,
@@ -334,7 +334,7 @@ def test_results_that_are_not_finite_are_named():
         actnorm.params["log_scale"][...] = -1000
         with pytest.raises(FloatingPointError, match=(
                 r"^2 of 2 samples at temperature 2 are NaN or inf, from the inverse of ActNorm at "
-                r"bijection\.1: on_bad='drop' leaves them out, and scale='tanh' bounds inverses$")):
+                r"bijection\.2: on_bad='drop' leaves them out, and scale='tanh' bounds inverses$")):
             flow.sample(2, 0, 2.0)
         conv.params["weight"][...] = 3e38 * np.eye(2)
         with pytest.raises(FloatingPointError, match=r"^initialize of a finite input is NaN or inf"):

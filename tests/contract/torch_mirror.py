@@ -82,6 +82,15 @@ def standardization(module, own, constants, below):
     return forward
 
 
+def whitening(module, own, constants, below):
+    def forward(x):
+        vectors, std = constants["vectors"].to(x.dtype), constants["std"].to(x.dtype)
+        matrix = vectors @ torch.diag(1 / std) @ vectors.T
+        y = torch.einsum("...i,oi->...o", x, matrix)
+        return y, same(x, count(x) * torch.linalg.slogdet(matrix).logabsdet)
+    return forward
+
+
 def identity_pixels(x, parity):
     """A mask (h, w) of the pixels with even i + j + parity."""
     i, j = np.indices(x.shape[1:3])
@@ -300,6 +309,7 @@ MIRRORS = {
     mg.Shuffle: shuffle, mg.Reverse: shuffle, mg.Swap: shuffle, mg.EvenOdd: shuffle,
     mg.AdditiveCoupling: additive, mg.AffineCoupling: affine, mg.Checkerboard: checkerboard,
     mg.Spline: spline, mg.SplineCoupling: spline_coupling, mg.Standardization: standardization,
+    mg.Whitening: whitening,
     mg.Squeeze: squeeze, mg.Flatten: flatten, mg.Chain: chain, mg.ReversibleChain: chain,
     mg.Level: level, mg.CheckerboardNet: checkerboard_net, mg.Conditional: conditional,
     ContextNet: context_net, Conv: conv, TransposedConv: transposed_conv, EdgeBias: edge_bias,
