@@ -98,7 +98,7 @@ class Flow(Trainable):
         if labels is not None:
             labels = np.full(n, labels) if np.ndim(labels) == 0 else np.asarray(labels)
             labels = self.base.checked_labels(labels, n)
-        if context is not None and np.ndim(context) == 1:
+        if context is not None and getattr(context, "ndim", 0) == 1:
             context = np.repeat(context[None], n, axis=0)
         z = self.base.sample(n, np.random.default_rng(rng), self.dtype, temperature, labels)
         z = to_device_of(z, self.flat.value)

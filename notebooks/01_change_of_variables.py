@@ -20,6 +20,7 @@
 # runs in seconds.
 
 # %%
+from itertools import pairwise
 from math import erf
 
 import matplotlib.pyplot as plt
@@ -687,7 +688,7 @@ for step in range(1000):
 layers = flow.bijection.layers
 starts = [k for k, layer in enumerate(layers) if isinstance(layer, minglow.ActNorm)]  # where flow steps begin
 ends = [0, *starts[1:], len(layers)]                 # what comes before the first step is counted with it
-flow_steps = [layers[k:end] for k, end in zip(ends, ends[1:])]
+flow_steps = [layers[k:end] for k, end in pairwise(ends)]
 moons = two_moons(1000, rng=12345).astype(np.float64)
 names = [type(layer).__name__ for layer in layers]
 print(*names[:starts[0]], names[starts[0]:starts[1]], f"{len(flow_steps)} times, then", names[-1])

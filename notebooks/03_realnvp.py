@@ -20,6 +20,7 @@
 
 # %%
 from functools import partial
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -785,7 +786,7 @@ for D in 2, 3, 4:
     of_size_D = minglow.realnvp((D,), couplings=4, hidden=8, rng=0)
     found = masks(of_size_D)
     print(f"D = {D}: masks", *found)
-    assert all(np.all(one + following == 1) for one, following in zip(found, found[1:]))  # every number gets its turn
+    assert all(np.all(one + following == 1) for one, following in pairwise(found))  # every number gets its turn
     vectors = perturbed(of_size_D.bijection, rng=2, size=0.3, dtype=np.float64)
     point = rng.standard_normal(D)
     brute_force = np.linalg.slogdet(numerical_jacobian(vectors.forward, point))[1]
@@ -814,8 +815,8 @@ for part in parts:
 assert np.allclose(end, in_the_plane.latents(moons), atol=1e-4)
 changes = [f"{k + 1}: changes $x_{2 - k % 2}$" for k in range(6)]
 figure = plots.warped_grid([lambda x, part=part: part.forward_only(x)[0] for part in parts],
-                           ["standardized data", *changes], start[:600])
-figure.set_dpi(75)
+                           ["standardized data", *changes], start[:400])
+figure.set_dpi(64)
 figure
 
 # %% [markdown]
@@ -826,7 +827,9 @@ figure
 # %%
 limits = plots.robust_limits(moons)
 edges, density, mass = plots.density_on_grid(in_the_plane.log_prob, limits)
-plots.plane_summary(moons, in_the_plane.sample(5000, rng=5), edges, density)
+figure = plots.plane_summary(moons[:1500], in_the_plane.sample(1500, rng=5), edges, density)
+figure.set_dpi(70)
+figure
 
 # %% [markdown]
 # *What to see:* samples and density follow the data. A bridge is left between the moons: a smooth map stretches one cloud of noise, and

@@ -915,7 +915,7 @@ axes[0].text(0.02, 0.96, "gray: 50, 90, 99, 99.9% of samples lie below", transfo
 # magnify the largest sample, each up to 1000 times: one factor of (9.11) after another. A few samples in a thousand explode;
 # the others are of the size of the data (gray). Under `tanh_scale` (right) the same latents lead to no explosion.
 #
-# The small scales lie where no data pass. Float64 does not help, because this is no rounding: the exact inverse is as large.
+# The smallest scales lie where no data pass. Float64 does not help, because this is no rounding: the exact inverse is as large.
 
 # %%
 for scale, flow in flows.items():

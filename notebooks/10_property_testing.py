@@ -729,7 +729,8 @@ def without_floor(raw=0.0):
 
 # %% [markdown]
 # The fault without a floor shows only where a net drives its scale far down. The kit moves parameters *a little*, and so passes
-# it. A batch of your own keeps the parameters as they are, wherever you have put them:
+# it. A batch of your own keeps the parameters as they are, wherever you have put them. (A floor protects one layer. The inverses of many
+# couplings multiply, and samples can explode in spite of it: notebook 9.)
 
 # %%
 x = np.random.default_rng(3).standard_normal((16, 4))

@@ -85,25 +85,25 @@ class Conditional(Bijection):
         self.children["inner"] = inner
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        c, inner_x = self._checked_x(x)
+        c, inner_x = self._split_x(x)
         with self.context.of(c):
             y, log_det, inner_cache = self.inner.forward(inner_x)
         return self._joined(c, y), log_det, (c, inner_cache)
 
     def inverse(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
-        c, inner_y = self._checked_parts(y)
+        c, inner_y = self._split_pair(y)
         with self.context.of(c):
             x, inner_cache = self.inner.inverse(inner_y)
         return join(c, flat(x)), (c, inner_cache)
 
     def forward_only(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        c, inner_x = self._checked_x(x)
+        c, inner_x = self._split_x(x)
         with self.context.of(c):
             y, log_det = self.inner.forward_only(inner_x)
         return self._joined(c, y), log_det
 
     def inverse_only(self, y: np.ndarray) -> np.ndarray:
-        c, inner_y = self._checked_parts(y)
+        c, inner_y = self._split_pair(y)
         with self.context.of(c):
             return join(c, flat(self.inner.inverse_only(inner_y)))
 
@@ -115,16 +115,16 @@ class Conditional(Bijection):
             return join(dc + self.context.grad, flat(dx))
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
-        c, inner_x = self._checked_x(x)
+        c, inner_x = self._split_x(x)
         with self.context.of(c):
             return self._joined(c, self.inner.initialize(inner_x))
 
     def trace(self, x: np.ndarray) -> Generator[Visit, None, np.ndarray]:
-        c, inner_x = self._checked_x(x)
+        c, inner_x = self._split_x(x)
         return self._joined(c, (yield from self._steps(c, self.inner.trace(inner_x))))
 
     def trace_inverse(self, y: np.ndarray) -> Generator[InverseVisit, None, np.ndarray]:
-        c, inner_y = self._checked_parts(y)
+        c, inner_y = self._split_pair(y)
         return join(c, flat((yield from self._steps(c, self.inner.trace_inverse(inner_y)))))
 
     @contextmanager
@@ -160,13 +160,13 @@ class Conditional(Bijection):
                     return end.value
                 yield step
 
-    def _checked_x(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _split_x(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """c, and x in inner's shape."""
-        c, inner_x = self._checked_parts(x)
+        c, inner_x = self._split_pair(x)
         return c, inner_x.reshape(len(x), *self.shape)
 
-    def _checked_parts(self, pair: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """c and the rest, still flat, as views."""
+    def _split_pair(self, pair: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """c and the rest, still flat, as views. Raises ValueError for another shape."""
         check_samples(self, pair, (self.channels + prod(self.shape),))
         return split(pair, self.channels)
 

@@ -173,6 +173,11 @@ def flow(**options):
     return mg.glow((4, 4, 1), 1, 1, 4, rng=0, **options)
 
 
+@cache
+def conditional_flow():
+    return mg.glow((2,), flow_steps=1, hidden=4, context=2, rng=0)
+
+
 def x(*shape, dtype=np.float32):
     return np.zeros(shape or (2, 4, 4, 1), dtype)
 
@@ -208,6 +213,16 @@ add("Flow.sample, n", lambda value: flow().sample(value), NOT_A_COUNT)
 add("Flow.sample, temperature", lambda value: flow().sample(1, 0, value), (-1, NAN, INF, "1", None, [1]))
 add("Flow.sample, labels", lambda value: flow(classes=3).sample(2, 0, 1.0, value),
     (3, -1, 0.5, "a", [0]))
+add("Flow.sample, on_bad", lambda value: flow().sample(2, 0, on_bad=value), ("", "skip", None, 3))
+NOT_A_CONTEXT = ("x", 3, [0.0, 1.0], [[0.0, 1.0]] * 3, x(3), x(2, 2), x(3, 3), x(3, 2) + NAN,
+                 np.full((3, 2), 1e300), x(3, 2, dtype=int))
+for method in ("sample", "log_prob", "latents", "nll_backward", "initialize", "reconstruction_error",
+               "from_latents"):
+    add(f"Flow.{method}, context", lambda value, method=method: getattr(conditional_flow(), method)(
+        3 if method == "sample" else x(3, 2), context=value), NOT_A_CONTEXT)
+    add(f"Flow.{method}, no context", lambda value, method=method: getattr(flow(), method)(
+        2 if method == "sample" else x(2, 16) if method == "from_latents" else x(), context=value),
+        (x(2, 2),))
 add("Flow", lambda value: mg.Flow(*value), [
     (mg.Chain(), None), (None, mg.StandardNormal((2,))), ("a", "b"),
     (mg.Chain(mg.ActNorm(2), mg.ActNorm(2, np.float64)), mg.StandardNormal((2,)))])

@@ -143,9 +143,10 @@ FAULTS = {
     "flow: log_det subtracted": ("flow.py", "self.base.log_prob(z, labels) + log_det", "self.base.log_prob(z, labels) - log_det"),
     "flow: gradient summed over the batch": ("flow.py", "dlog_prob = np.full_like(log_det, -1 / len(x))", "dlog_prob = np.full_like(log_det, -1)"),
     "normal: temperature ignored": ("bases/standard.py", "dtype(temperature) * noise", "noise"),
-    "flow: a batch statistic leaks": ("flow.py", "self.bijection.forward_only(x)", "self.bijection.forward_only(x - x.mean(0))"),
+    "flow: a batch statistic leaks": ("flow.py", "bijection.forward_only(x)", "bijection.forward_only(x - x.mean(0))"),
     "flow: nll_backward without the number of threads of the others": (
-        "flow.py", "        with self._threads(x):\n            z, log_det, cache", "        if True:\n            z, log_det, cache"),
+        "flow.py", "        with self.conditioned(x, context) as bijection:\n            z, log_det, cache",
+        "        for bijection in [self.bijection]:\n            z, log_det, cache"),
     "normal: constant without its half": ("bases/standard.py", "- 0.5 * prod", "- prod"),
     "scaling: log_det without h*w": ("layers/scaling.py", "pixels(x) * log_scale.sum()", "log_scale.sum()"),
     "scaling: gradient forgets dlog_det": ("layers/scaling.py", " + dlog_det.sum() * pixels(y)", ""),
@@ -198,13 +199,13 @@ FAULTS = {
     "config: an unknown entry of a file is accepted": (
         "storage/settings.py", "if key not in values or key not in expected:", "if key not in values:"),
     "average: moves away": ("kernels/loops.py", "weight * (value[i] - average[i])", "weight * (average[i] - value[i])"),
-    "training: the average is not used": ("training/loop.py", "    state.apply_averages()\n", ""),
+    "training: the average is not used": ("training/loop.py", "    state.apply_averages(best=config.patience is not None)\n", ""),
     "state: the age of the average is lost": (
         "training/state.py", "learner.optimizer.steps = learner.average.steps = step", "learner.optimizer.steps = step"),
     "state: the rest of the epoch is forgotten": (
-        "training/state.py", "step, best, rng, remaining\n", "step, best, rng, self.remaining\n"),
+        "training/state.py", "self.rng, self.remaining = rng, remaining\n", "self.rng = rng\n"),
     "state: the random generator is not restored": (
-        "training/state.py", "self.step, self.best, self.rng, self.remaining = step, best, rng,", "self.step, self.best, _, self.remaining = step, best, rng,"),
+        "training/state.py", "self.rng, self.remaining = rng, remaining\n", "self.remaining = remaining\n"),
     "state: the flow's constants are not restored": ("training/state.py", "        restore(saved, self.flow)\n", ""),
     "state: training resumes with other images": (
         "training/state.py", "if saved.facts.get(key) != getattr(self, key):", "if False:"),
@@ -215,7 +216,7 @@ FAULTS = {
     "pictures: a picture is written in place": (
         "runs/figures.py", "with replacing(path) as file:\n        figure", "with path.open(\"wb\") as file:\n        figure"),
     "loading: the number of parameters is not compared with the file's size": (
-        "runs/loading.py", "if 4 * config.min_parameters() > saved.path.stat().st_size:", "if False:"),
+        "runs/loading.py", "if config.min_bytes() > saved.path.stat().st_size:", "if False:"),
     "loading: samples of any size are drawn": (
         "runs/loading.py", "if SAMPLE_BYTES * prod(config.shape) > memory.installed():", "if False:"),
     "metrics: a line may be missing": ("runs/metrics.py", "        if not complete:", "        if False:"),
@@ -231,7 +232,7 @@ FAULTS = {
     "archive: an unfinished file is left": ("storage/archive.py", "        temporary.unlink(missing_ok=True)\n        raise", "        raise"),
     "bounded: an OSError of damage gets through": ("data/bounded.py", "except MemoryError:\n            raise", "except (MemoryError, OSError):\n            raise"),
     "bounded: a header's size is trusted": ("data/bounded.py", "if not 0 <= count <= available:", "if False:"),
-    "npz: labels are not checked before they are read": ("data/npy.py", "partial(_check_labels, len(images))", "None"),
+    "npz: labels are not checked before they are read": ("data/npy.py", "partial(_check_labels, len(array))", "None"),
     "validation: control characters are printed": ("validation.py", "c if c.isprintable() else", "c if True else"),
     "pictures: many pixels in few bytes are decoded": ("data/pictures.py", "if megapixels > max(SMALL_MEGAPIXELS", "if False and (SMALL_MEGAPIXELS"),
     "diagnosis: the last gradient for the first": (

@@ -31,7 +31,7 @@ with atheris.instrument_imports(include=PACKAGES):
     import numpy as np
     from PIL import Image
 
-    from minglow.data import bounded, load_images
+    from minglow.data import bounded, load, load_images
     from minglow.models.base import MODELS
     from minglow.runs.config import DataConfig, RunConfig
     from minglow.runs.loading import load_run
@@ -122,6 +122,14 @@ def read_images(path: Path) -> None:
         assert labels is None or (labels.shape == part.shape[:1] and labels.min() >= 0)
 
 
+def read_table(path: Path) -> None:
+    """A table from a file of text."""
+    table = load(path)
+    for part in table.train, table.held_out:
+        assert part.dtype == np.float64 and part.ndim == 2 and part.size and np.isfinite(part).all()
+        assert len(table.columns) in (0, part.shape[1])
+
+
 def read_pictures(path: Path) -> None:
     """A folder of two equal pictures."""
     path.with_name("b.png").write_bytes(path.read_bytes())
@@ -140,8 +148,10 @@ def run_files(ending: str) -> list[bytes]:
         for model in MODELS:
             fields = MODELS[model].__dataclass_fields__
             options = {key: value for key, value in small.items() if key in fields}
-            flow = MODELS[model]((2, 2, 1), **options).build(0)
+            flow = MODELS[model]((3,) if model == "spline" else (2, 2, 1), **options).build(0)
             data = DataConfig(bins=4, dequantizer="variational" if model == "glow" else "uniform")
+            if model == "spline":
+                data = DataConfig(columns=("a", "b", "c"), center=(0.0,) * 3, radius=(1.0,) * 3)
             config = RunConfig(flow.config, data, TrainingConfig(steps=1))
             if ending == ".npz":
                 extra = {"dequantizer": config.build_dequantizer().flat.value}
@@ -168,6 +178,12 @@ def array_files() -> list[bytes]:
         write(file)
         files.append(file.getvalue())
     return files
+
+
+def table_files() -> list[bytes]:
+    """Numbers between commas, semicolons, tabs or spaces, with a header and without."""
+    return [b"a,b\n1,2.5\n-3,4e3\n5,6\n", b"1;2\n3;4\n", b"1\t2\r\n3\t4\r\n", b"1 2\n3 4\n",
+            b'\xef\xbb\xbf"a b","c"\n1,2\n3,4\n\n']
 
 
 def idx_files() -> list[bytes]:
@@ -200,6 +216,7 @@ READERS = {
     "checkpoint": ("model.npz", read_run, lambda: run_files(".npz"), forge_checkpoint),
     "weights": ("model.safetensors", read_run, lambda: run_files(".safetensors"), bytes),
     "arrays": ("images.npz", read_images, array_files, correct_zip),
+    "table": ("table.csv", read_table, table_files, bytes),
     "idx": ("train-images-idx3-ubyte", read_images, idx_files, bytes),
     "cifar": ("data_batch_1.bin", read_images, cifar_files, bytes),
     "pictures": ("a.png", read_pictures, picture_files, correct_png),

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("atheris", reason="needs Atheris: pip install 'minglow[fuzz]'")
 
 FUZZ = Path(__file__).with_name("fuzz.py")
-READERS = "checkpoint", "weights", "arrays", "idx", "cifar", "pictures"
+READERS = "checkpoint", "weights", "arrays", "table", "idx", "cifar", "pictures"
 
 
 def fuzz(folder, *arguments):
