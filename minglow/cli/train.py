@@ -152,8 +152,8 @@ def train_and_report(folder: Path, job: Job, processes: ProcessGroup) -> None:
     flow, samples, config = job.flow, job.data, job.config
     kind, unit = ("rows", "nats") if config.is_table else ("images", "bits_per_dim")
     steps, done = config.training.steps, completed_steps(job.last) if job.last else 0
-    print_facts(run=folder, parameters=flow.flat.value.size, backend=kernels.current_backend(),
-                **{kind: len(samples.train)},
+    print_facts(run=folder, parameters=flow.flat.value.size, **{kind: len(samples.train)},
+                backend=kernels.current_backend(),
                 **({"processes": processes.size} if processes.size > 1 else {}),
                 **({"resumed": f"after step {done} of {steps}"} if job.last else {}))
     found: list[str] = []

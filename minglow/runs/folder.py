@@ -94,5 +94,8 @@ class Checkpointer:
                 checkpoint.save(self.folder / CHECKPOINT, self.flow, self.config,
                                 {"dequantizer": self.dequantizer.flat.value})
         checkpoint.save(self.folder / LAST, self.flow, self.config, state.arrays(), state.facts())
-        for warning in self.monitor.warnings():
+        found = self.monitor.around_data()
+        with state.averaged():  # what is saved, and will be sampled
+            found += self.monitor.around_samples()
+        for warning in found:
             self.recorder.print(f"step={state.step} warning={warning}")

@@ -97,20 +97,23 @@ class Monitor:
         x = dequantizer.dequantize(data.held_out[:self.count], 0, flow.dtype)[0]
         self.x = to_device_of(x, flow.flat.value)
 
-    def warnings(self, values: int = VALUES, limit: float = FAR) -> list[str]:
-        """A line for each thing that is wrong. limit: of the samples, in radii of the data."""
-        count = sample_count(self.flow, values)
-        contexts = self.data.held_out_context
-        x_context = context_at(self.flow, contexts, slice(self.count))
-        z_context = None if contexts is None else context_at(
+    def around_data(self) -> list[str]:
+        """A line if the flow is hardly invertible at held-out data; else none."""
+        context = context_at(self.flow, self.data.held_out_context, slice(self.count))
+        return list(filter(None, [invertibility(self.flow, self.x, context).warning()]))
+
+    def around_samples(self, values: int = VALUES, limit: float = FAR) -> list[str]:
+        """A line if a sample is farther from the data than `limit` times their radius; else none."""
+        count, contexts = sample_count(self.flow, values), self.data.held_out_context
+        context = None if contexts is None else context_at(
             self.flow, contexts, np.arange(count) % len(contexts))
-        found = [invertibility(self.flow, self.x, x_context).warning(),
-                 explosion(self.flow, self.center, self.radius, count, z_context).warning(limit)]
-        return [line for line in found if line]
+        found = explosion(self.flow, self.center, self.radius, count, context)
+        return list(filter(None, [found.warning(limit)]))
 
     def final_warnings(self, best: float) -> list[str]:
         """Those at the end of training, when more samples are drawn, and whether it has learned."""
-        found, simple = self.warnings(FINAL_VALUES, self.limit), baseline(self.data)
+        found = [*self.around_data(), *self.around_samples(FINAL_VALUES, self.limit)]
+        simple = baseline(self.data)
         if best > simple:
             name, unit = ("a uniform model", "bits per dimension") if self.data.bins else (
                 "a Gaussian fitted to the training data", "nats")
