@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from minglow.data import Images, Table
 from minglow.storage.settings import Config, option
 from minglow.training.optimizers import Adam, Adamax, OfficialAdamax
@@ -35,7 +37,8 @@ class TrainingConfig(Config):
                             choices={"adam": Adam, "adamax": Adamax, "official-adamax": OfficialAdamax})
     micro_batches: int = option(1, "parts that each batch is computed in: less memory, the same step",
                                 minimum=1)
-    evaluate_every: int = option(100, "steps between evaluations, which also save the run", minimum=1)
+    evaluate_every: int | None = option(None, "steps between evaluations, which also save the run: 100, "
+                                              "or ten epochs of a small table if not given", minimum=1)
     patience: int | None = option(None, "end training after this number of evaluations without an "
                                         "improvement, with the best parameters", minimum=1)
     seed: int = option(0, "seed of the initialization, the batches and the samples")
@@ -48,8 +51,10 @@ class TrainingConfig(Config):
         table, decay = data.bins is None, self.ema_decay
         if table and (self.shift or self.flip):
             raise ValueError("expected images to shift or to flip, got a table")
+        batch_size = self.batch_size or (256 if table else 64)
+        often = int(np.clip(10 * len(data.train) // batch_size, 10, 100)) if table else 100
         learning_rate = self.learning_rate or getattr(model, "default_learning_rate", 0.01)
         return replace(self, learning_rate=learning_rate,
-                       batch_size=self.batch_size or (256 if table else 64),
+                       batch_size=batch_size, evaluate_every=self.evaluate_every or often,
                        ema_decay=(0.99 if table else 0.999) if decay is None else decay,
                        shift=data.shift if self.shift is None else self.shift)

@@ -100,7 +100,7 @@ def train(flow: Flow, data: Images | Table | np.ndarray, *, dequantizer: Dequant
             log_prob, grad_norm = take_step(state, processes, -nll - log_q.mean().astype(np.float64),
                                             config.max_grad_norm, learning_rate)
             state.step, held_out_loss, best = step, None, False
-            if step % config.evaluate_every == 0 or step == config.steps:
+            if step % (config.evaluate_every or 100) == 0 or step == config.steps:
                 with state.averaged():
                     held_out_loss = held_out(flow, data, dequantizer, processes)
             if on_step:

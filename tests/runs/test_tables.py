@@ -89,7 +89,9 @@ def test_every_row_standardizes_a_table_of_up_to_ten_thousand():
 
 
 def table_of(kind):
-    rng, x = np.random.default_rng(1), correlated(90, 0)
+    """Rows on a parabola, which no Gaussian fits."""
+    rng, x = np.random.default_rng(1), np.random.default_rng(0).standard_normal((90, 3))
+    x[:, 1] = x[:, 0] ** 2 + 0.1 * x[:, 1]
     labels, context = rng.integers(0, 2, 90), rng.standard_normal((90, 2))
     return {"plain": partial(data.split, x), "labels": partial(data.split, x, labels=labels),
             "context": partial(data.split, x, context=context)}[kind]()
@@ -101,18 +103,17 @@ def flow_of(kind, seed=0):
 
 
 @pytest.mark.parametrize("kind", ["plain", "labels", "context"])
-@pytest.mark.parametrize("patience", [None, 3])
+@pytest.mark.parametrize("patience", [None, 2])
 def test_training_on_a_table_resumes_bit_by_bit_from_any_step(tmp_path, kind, patience):
-    # The larger rate soon gets worse.
-    options = SHORT | {"patience": patience, "learning_rate": 0.3 if patience else None}
+    options = SHORT | ({"patience": 2, "learning_rate": 0.3, "steps": 20} if patience else {})
     with mg.threads(1):
         uninterrupted, stops = flow_of(kind), []
         quiet = {"on_warning": lambda line: None}
         train(uninterrupted, table_of(kind), **options, **quiet,
               on_evaluation=lambda state, best: stops.append((state.step, state.best)))
-        assert len({round(best, 9) for _, best in stops}) > 1
+        assert (stops[-1][0] < options["steps"]) == (patience is not None)
         for at in range(1, stops[-1][0] + 1):
-            flow, numbers = flow_of(kind), iter(range(1, 9))
+            flow, numbers = flow_of(kind), iter(range(1, 21))
 
             def save(state, best, flow=flow):
                 checkpoint.save(tmp_path / "last.npz", flow, {}, state.arrays(), state.facts())
@@ -219,7 +220,7 @@ def test_one_bad_sample_does_not_lose_the_others():
     np.testing.assert_array_equal(flow.sample(200, 0, on_bad="drop"), kept[~bad])
     with pytest.raises(FloatingPointError, match=(
             rf"^{bad.sum()} of 200 samples at temperature 1 are NaN or inf, from the inverse of "
-            r"AffineCoupling at bijection\.6: on_bad='drop'")):
+            r"AffineCoupling at bijection\.7: on_bad='drop'")):
         flow.sample(200, 0)
     assert flow.first_nonfinite_inverse(flow.base.sample(200, 0)) == str(coupling)
     coupling.net.nets[-1].params["bias"][...] = np.nan
@@ -266,10 +267,11 @@ def test_a_context_where_there_is_none_and_none_where_there_is_one():
 
 def test_defaults_of_tables_and_of_images():
     table, images = data.split(correlated(50, 0)), data.digits()
-    cases = (mg.glow((3,)), table), (mg.glow((8, 8, 1)), images), (mg.nice((3,)), table)
+    large = data.split(correlated(9000, 0))
+    cases = (mg.glow((3,)), table), (mg.glow((8, 8, 1)), images), (mg.nice((3,)), large)
     found = [TrainingConfig().resolved(flow.config, part) for flow, part in cases]
-    assert [(c.learning_rate, c.batch_size, c.ema_decay, c.shift) for c in found] == [
-        (0.01, 256, 0.99, 0.0), (0.01, 64, 0.999, 1.0), (0.002, 256, 0.99, 0.0)]
+    assert [(c.learning_rate, c.batch_size, c.ema_decay, c.shift, c.evaluate_every) for c in found] == [
+        (0.01, 256, 0.99, 0.0, 10), (0.01, 64, 0.999, 1.0, 100), (0.002, 256, 0.99, 0.0, 100)]
 
 
 PROGRAM = """
