@@ -23,10 +23,12 @@ class ModelConfig(Config):
 
     model                 its name
     default_learning_rate the peak of the learning rate, where training is not given one
+    whitens               whether its flows of vectors begin with a Whitening
     """
 
     model: ClassVar[str]
     default_learning_rate: ClassVar[float] = 0.01
+    whitens: ClassVar[bool] = True
 
     shape: tuple[int, ...] = option(help="shape of one sample, (h, w, C) or (D,)", cli=False)
     dtype: str = option("float32", "precision of parameters and arithmetic",
@@ -48,7 +50,7 @@ class ModelConfig(Config):
 
     def min_bytes(self) -> int:
         """A lower bound of the size of the flow's arrays: the parameters, and a whitening's matrix."""
-        whitening = self.shape[0] ** 2 if len(self.shape) == 1 else 0
+        whitening = self.shape[0] ** 2 if self.whitens and len(self.shape) == 1 else 0
         return 4 * self.min_parameters() + 8 * whitening
 
     def min_parameters(self) -> int:

@@ -15,11 +15,12 @@ from minglow.layers import (
     InvConv1x1,
     Spline,
     SplineCoupling,
+    Standardization,
     tanh_scale,
 )
 from minglow.layers.conditional import Conditional, Context
 from minglow.layers.spline import MAX_BINS
-from minglow.models.base import ModelConfig, standardize
+from minglow.models.base import ModelConfig
 from minglow.nets import ContextNet, mlp
 from minglow.storage.settings import accepts, option
 
@@ -27,6 +28,8 @@ from minglow.storage.settings import accepts, option
 @dataclass(frozen=True)
 class SplineFlowConfig(ModelConfig, model="spline"):
     """Settings of `spline_flow`."""
+
+    whitens = False
 
     flow_steps: int = option(5, "number of flow steps", flag="-K", minimum=1)
     hidden: int = option(32, "width of the conditioners", minimum=1)
@@ -42,9 +45,9 @@ class SplineFlowConfig(ModelConfig, model="spline"):
                              "minglow.glow(shape, coupling='spline')")
 
     def build_parts(self, rng: np.random.Generator) -> tuple[Bijection, Base]:
-        """Flow steps of actnorm, linear map, spline of each number, and spline coupling."""
+        """Standardization, and flow steps whose splines act on the columns themselves."""
         context, (dims,) = Context() if self.context else None, self.shape
-        steps = standardize(dims)
+        steps: list[Bijection] = [Standardization(dims)]
         for _ in range(self.flow_steps):
             steps += self._flow_step(dims, rng, context)
         bijection: Bijection = Chain(*steps)
@@ -54,18 +57,23 @@ class SplineFlowConfig(ModelConfig, model="spline"):
 
     def _flow_step(self, dims: int, rng: np.random.Generator, context: Context | None,
                    ) -> list[Bijection]:
-        dtype, bins, bound = self.chosen("dtype"), self.spline_bins, self.bound
-        steps: list[Bijection] = [ActNorm(dims, dtype), InvConv1x1(dims, rng, dtype),
-                                  Spline(dims, bins, bound, dtype)]
+        """Actnorm, splines of single numbers, spline coupling, and a linear map.
+
+        The linear map begins as the exchange of the coupling's halves: splines fit rounded and bounded
+        columns, which a rotation would mix.
+        """
+        dtype, bins, bound, first = self.chosen("dtype"), self.spline_bins, self.bound, dims // 2
+        steps: list[Bijection] = [ActNorm(dims, dtype), Spline(dims, bins, bound, dtype)]
         if context:  # shift and scale of each number, since a spline shifts only within its bound
             net: Net = ContextNet(mlp(self.context, self.hidden, 2 * dims, rng, dtype), context)
             steps.append(AffineCoupling(net, tanh_scale, identity_channels=0))
-        first = dims // 2
         if first:
             outputs = (3 * bins - 1) * (dims - first)
             net = mlp(first + self.context, self.hidden, outputs, rng, dtype)
             net = ContextNet(net, context) if context else net
-            steps.append(SplineCoupling(net, bins, bound, first))
+            mixing = InvConv1x1(dims, rng, dtype)
+            mixing.params["weight"][...] = np.roll(np.eye(dims), first, axis=0)
+            steps += [SplineCoupling(net, bins, bound, first), mixing]
         return steps
 
     def min_parameters(self) -> int:
@@ -80,8 +88,8 @@ class SplineFlowConfig(ModelConfig, model="spline"):
 def spline_flow(*args: Any, rng: Rng = None, **options: Any) -> Flow:
     """Neural spline flow (Durkan et al. 2019, RQ-NSF (C), section 3.2) for vectors (D,), also of D = 1.
 
-    Vectors are standardized. Each flow step has an actnorm, a linear map, a spline of each number by
-    itself, a spline coupling if there are two numbers or more, and for a context an affine map that is
+    Vectors are standardized. Each flow step has an actnorm, a spline of each number by itself, a spline
+    coupling and a linear map if there are two numbers or more, and for a context an affine map that is
     determined by it.
 
     rng is a seed or a Generator for the initialization; the other arguments:
