@@ -23,7 +23,9 @@ TESTS = ["contract/test_starts.py", "contract/test_kernels.py", "contract/test_n
          "runs/test_checkpoint.py", "runs/test_untrusted_config.py",
          "cli/test_ranges.py", "cli/test_command_line.py", "contract/test_testing.py", "contract/test_threads.py",
          "runs/test_life.py", "runs/test_disks.py", "runs/test_bombs.py", "runs/test_weights.py",
-         "cli/test_bad_inputs.py", "arrays/test_device.py", "arrays/test_distributed.py"]
+         "cli/test_bad_inputs.py", "arrays/test_device.py", "arrays/test_distributed.py",
+         "numbers/test_splines.py", "numbers/test_vectors.py", "contract/test_conditional.py",
+         "runs/test_tables.py", "data/test_tables.py"]
 
 # The tests that run first for the faults of a folder or file below minglow/.
 FIRST = {
@@ -31,16 +33,19 @@ FIRST = {
     "params.py": ["contract/test_testing.py"],
     "bijection.py": ["contract/test_testing.py"],
     "kernels": ["contract/test_kernels.py"],
-    "nets": ["contract/test_nets.py"],
-    "layers": ["contract/test_bijections.py"],
+    "nets": ["contract/test_nets.py", "contract/test_conditional.py"],
+    "chain.py": ["contract/test_bijections.py"],
+    "flow.py": ["runs/test_tables.py", "contract/test_conditional.py"],
+    "layers": ["contract/test_bijections.py", "numbers/test_splines.py", "contract/test_conditional.py",
+               "numbers/test_vectors.py"],
     "bases": ["numbers/test_distributions.py"],
     "dequantization": ["numbers/test_bits.py", "numbers/test_dequantizers.py"],
-    "models": ["contract/test_starts.py", "contract/test_errors.py", "numbers/test_autoencoder.py"],
+    "models": ["contract/test_starts.py", "contract/test_errors.py", "numbers/test_vectors.py", "numbers/test_autoencoder.py"],
     "inference.py": ["numbers/test_inference.py"],
     "training": ["numbers/test_bits.py", "numbers/test_extension.py", "runs/test_resume.py",
-                 "arrays/test_distributed.py", "numbers/test_dequantizers.py"],
+                 "runs/test_tables.py", "arrays/test_distributed.py", "numbers/test_dequantizers.py"],
     "arrays": ["contract/test_threads.py", "arrays/test_device.py"],
-    "data": ["data/test_readers.py", "runs/test_bombs.py"],
+    "data": ["data/test_readers.py", "data/test_tables.py", "runs/test_bombs.py"],
     "storage": ["runs/test_checkpoint.py", "runs/test_weights.py", "runs/test_disks.py"],
     "runs": ["runs/test_settings.py", "runs/test_untrusted_config.py", "runs/test_resume.py",
              "runs/test_checkpoint.py"],
@@ -49,6 +54,61 @@ FIRST = {
 
 # name: (file below minglow/, text as it stands, text of the fault)
 FAULTS = {
+    "spline: the other root's branch in the inverse": ("layers/spline.py", "np.where(u > 0, below", "np.where(u < 0, below"),
+    "spline: log derivative without its square": ("layers/spline.py", "np.log(p) + 2 * np.log(s / q)", "np.log(p) + np.log(s / q)"),
+    "spline: gradient of a width forgets the bins after it": ("layers/spline.py", "total(own, dwidth) - total(before, dx)", "total(own, dwidth)"),
+    "spline: the two derivatives of a bin swapped in the gradient": (
+        "layers/spline.py", "total(own, dd0)[..., 1:] + total(own, dd1)[..., :-1]", "total(own, dd1)[..., 1:] + total(own, dd0)[..., :-1]"),
+    "spline: NaN is outside": ("layers/spline.py", "_knots(raw, bound), np.abs(x) > bound", "_knots(raw, bound), ~(np.abs(x) <= bound)"),
+    "spline: every value in the bin after its own": ("layers/spline.py", "(value[..., None] >= edges[..., 1:-1])", "(value[..., None] >= edges[..., :-2])"),
+    "spline: dlog_det acts outside the bound": ("layers/spline.py", "dlog = np.where(outside, 0, dy), np.where(outside, 0, dlog)", "dlog = np.where(outside, 0, dy), dlog + 0 * dy"),
+    "spline coupling: the net's output by parameter, not by channel": (
+        "layers/spline_coupling.py", "h.reshape(*x2.shape, self.net_outputs)", "np.swapaxes(h.reshape(*x2.shape[:-1], self.net_outputs, -1), -1, -2)"),
+    "spline coupling: gradient of the identity channels is lost": (
+        "layers/spline_coupling.py", "join(dy1 + self.net.backward(", "join(self.net.backward("),
+    "conditional: dc of the nets is lost": (
+        "layers/conditional.py", "join(dc + self.context.grad, flat(dx))", "join(dc, flat(dx))"),
+    "conditional: dc of the output is lost": (
+        "layers/conditional.py", "join(dc + self.context.grad, flat(dx))", "join(0 * dc + self.context.grad, flat(dx))"),
+    "conditional: the context stays after an error": (
+        "layers/conditional.py", "        try:\n            yield\n        finally:\n            self.value", "        if True:\n            yield\n            self.value"),
+    "conditional: threads share a context": (
+        "layers/conditional.py", "class Context(threading.local):", "class Context:"),
+    "conditional: a trace without its context": (
+        "layers/conditional.py", "self._steps(c, self.inner.trace_inverse(inner_y))", "self.inner.trace_inverse(inner_y)"),
+    "context net: dc of the first pixel only": ("nets/context.py", "dc.shape[-1]).sum(axis=1)", "dc.shape[-1])[:, 0]"),
+    "context net: the last dc replaces the others": (
+        "nets/context.py", "self.context.grad += dc", "self.context.grad[...] = dc"),
+    "standardization: log_det without h*w": (
+        "layers/standardization.py", "-pixels(x) * np.log(std).sum()", "-np.log(std).sum()"),
+    "standardization: inverse forgets the mean": ("layers/standardization.py", "(y * std + mean)", "(y * std)"),
+    "standardization: gradient of the inverse map": ("layers/standardization.py", "(dy / self.constants", "(dy * self.constants"),
+    "standardization: small units are constant": ("layers/standardization.py", "np.finfo(x.dtype).eps * np.abs(mean)", "np.finfo(x.dtype).eps * np.maximum(1, np.abs(mean))"),
+    "whitening: sign of log_det": ("layers/whitening.py", "-pixels(x) * np.log(std)", "pixels(x) * np.log(std)"),
+    "whitening: not symmetric": ("layers/whitening.py", "* factors) @ vectors.T)", "* factors) @ vectors)"),
+    "whitening: no floor": ("layers/whitening.py", "FLOOR**2 * variance.max()", "0 * variance.max()"),
+    "whitening: covariance about zero": ("layers/whitening.py", "rows(x) - rows(x).mean(axis=0, dtype=np.float64)", "rows(x).astype(np.float64)"),
+    "chain: trace_inverse from the first layer on": ("chain.py", "for layer in reversed(self.layers):\n            y = yield from", "for layer in self.layers:\n            y = yield from"),
+    "realnvp: masks that do not alternate": ("models/realnvp.py", "scale\"), first), layers.Reverse(dims)]", "scale\"), first)]"),
+    "nice: even halves of an odd number": ("models/nice.py", "(dims + 1 - i % 2) // 2", "(dims + 1) // 2"),
+    "spline flow: coupling reads every number twice": ("models/spline.py", "np.roll(np.eye(dims), first, axis=0)", "np.eye(dims)"),
+    "flow: drop keeps the bad samples": ("flow.py", "return x[finite]", "return x[~finite]"),
+    "flow: keep raises": ("flow.py", 'if on_bad == "keep" or all_finite(x):', "if all_finite(x):"),
+    "flow: the culprit is the last layer": ("flow.py", "if not all_finite(x)),", "),"),
+    "flow: no derivative with respect to the context": ("flow.py", "return Loss(nll, dx, cross_entropy, dcontext)", "return Loss(nll, dx, cross_entropy, dx)"),
+    "training: patience counts the best": ("training/state.py", "self.best, self.since_best = held_out_loss, 0", "self.best, self.since_best = held_out_loss, 1"),
+    "training: patience leaves the last parameters": ("training/loop.py", "apply_averages(best=config.patience is not None)", "apply_averages()"),
+    "training: resuming forgets the evaluations since the best": ("training/state.py", "self.step, self.best, self.since_best = step, best, since_best", "self.step, self.best = step, best"),
+    "training: the best parameters are not remembered": ("training/state.py", "learner.best[...] = learner.average.average", "pass"),
+    "training: the first batch standardizes a table": ("training/loop.py", "batch_size if data.bins else min(len(data.train), INITIAL_ROWS)", "batch_size"),
+    "training: contexts of other rows": ("training/loop.py", "context = context_at(flow, data.train_context, chosen[own])", "context = context_at(flow, data.train_context, own)"),
+    "evaluation: a Gaussian without correlations": ("training/evaluation.py", "np.atleast_2d(np.corrcoef(train.astype(np.float64), rowvar=False))", "np.eye(train.shape[1])"),
+    "monitor: distances without their center": ("training/monitor.py", "largest((to_host(x) - center) / radius)", "largest(to_host(x) / radius)"),
+    "monitor: the layer that magnifies least": ("training/monitor.py", "factor, name = max((", "factor, name = min(("),
+    "monitor: units count as magnification": ("training/monitor.py", "if not isinstance(layer, Standardization):", "if True:"),
+    "monitor: a loss worse than a Gaussian's goes unsaid": ("training/monitor.py", "if best > simple:", "if False:"),
+    "tables: held-out rows are trained on": ("data/table.py", "Table(x[~chosen], x[chosen],", "Table(x, x[chosen],"),
+    "tables: noise of two rounding steps": ("data/rounding.py", "noise = steps * (", "noise = 2 * steps * ("),
     "actnorm: log_det without h*w": (
         "layers/actnorm.py", "constant_log_det(x, pixels(x) * log_scale", "constant_log_det(x, log_scale"),
     "actnorm: sign of log_det": (
