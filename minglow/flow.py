@@ -14,7 +14,7 @@ from minglow.bases.base import Labels
 from minglow.bijection import Bijection, Rng
 from minglow.layers.conditional import Conditional
 
-Context = np.ndarray | None
+Contexts = np.ndarray | None  # (B, K)
 ON_DEVICE = "cupy", "numpy"  # the backends whose kernels a device's arrays answer
 
 
@@ -24,7 +24,7 @@ class Loss(NamedTuple):
     nll: float | np.ndarray  # mean negative log-likelihood of the batch, in nats
     dx: np.ndarray  # derivative of nll + classification_weight * cross_entropy with respect to x
     cross_entropy: float | np.ndarray  # mean, of the base's classifier, in nats; 0 without one
-    dcontext: Context = None  # derivative with respect to the context, (B, K), if there is one
+    dcontext: Contexts = None  # derivative with respect to the context, (B, K), if there is one
 
 
 class Flow(Trainable):
@@ -59,7 +59,7 @@ class Flow(Trainable):
         """K, the length of the context; 0 without one."""
         return self.bijection.channels if isinstance(self.bijection, Conditional) else 0
 
-    def log_prob(self, x: np.ndarray, labels: Labels = None, context: Context = None) -> np.ndarray:
+    def log_prob(self, x: np.ndarray, labels: Labels = None, context: Contexts = None) -> np.ndarray:
         """log p(x_b) of each sample, (B,), in nats."""
         x, labels = self._checked(x), self.base.checked_labels(labels, len(x))
         with self.conditioned(x, context) as bijection:
@@ -67,7 +67,7 @@ class Flow(Trainable):
             log_prob = self.base.log_prob(z, labels) + log_det
         return self._finite(log_prob, "log_prob")
 
-    def log_prob_given_class(self, x: np.ndarray, context: Context = None) -> np.ndarray:
+    def log_prob_given_class(self, x: np.ndarray, context: Contexts = None) -> np.ndarray:
         """log p(x_b | k) of each sample and class, (B, K), in nats.
 
         By Bayes' rule the largest of a row is the likeliest class, if all are equally frequent.
@@ -81,7 +81,7 @@ class Flow(Trainable):
         return self._finite(log_prob, "log_prob_given_class")
 
     def sample(self, n: int, rng: Rng = None, temperature: float = 1.0,
-               labels: int | Labels = None, context: Context = None, on_bad: str = "raise",
+               labels: int | Labels = None, context: Contexts = None, on_bad: str = "raise",
                ) -> np.ndarray:
         """Draw n samples, of one label or of n, for one context (K,) or for n of them, (n, K).
 
@@ -114,14 +114,14 @@ class Flow(Trainable):
             f"{int((~finite).sum())} of {n} samples at temperature {temperature:g} are NaN or inf, from "
             f"the inverse of {culprit}: on_bad='drop' leaves them out, and scale='tanh' bounds inverses")
 
-    def first_nonfinite_inverse(self, z: np.ndarray, context: Context = None) -> str:
+    def first_nonfinite_inverse(self, z: np.ndarray, context: Contexts = None) -> str:
         """The layer whose inverse is the first, from the latents z (B, D) on, to give NaN or inf."""
         with self.conditioned(z, context) as bijection:
             return next((str(layer) for layer, _, x in bijection.trace_inverse(z) if not all_finite(x)),
                         "no layer")
 
     def nll_backward(self, x: np.ndarray, labels: Labels = None, classification_weight: float = 0.0,
-                     context: Context = None) -> Loss:
+                     context: Contexts = None) -> Loss:
         """Mean negative log-likelihood of a batch in nats; its derivatives are added to every `grads`.
 
             nll = -1/B sum_b [log p_base(z_b) + log_det_b]
@@ -146,37 +146,37 @@ class Flow(Trainable):
             dcontext = self.bijection.context.grad if isinstance(self.bijection, Conditional) else None
         return Loss(nll, dx, cross_entropy, dcontext)
 
-    def initialize(self, x: np.ndarray, context: Context = None) -> None:
+    def initialize(self, x: np.ndarray, context: Contexts = None) -> None:
         """Set the data-dependent parameters from one batch, before training, once."""
         x = self._checked(x)
         with self.conditioned(x, context) as bijection:
             self._finite(bijection.initialize(x), "initialize")
         self._finite(self.flat.value, "initialize")
 
-    def latents(self, x: np.ndarray, context: Context = None) -> np.ndarray:
+    def latents(self, x: np.ndarray, context: Contexts = None) -> np.ndarray:
         """z = bijection(x), (B, D): every level's, in one vector."""
         return self._finite(self._forward(self._checked(x), context), "latents")
 
-    def from_latents(self, z: np.ndarray, context: Context = None) -> np.ndarray:
+    def from_latents(self, z: np.ndarray, context: Contexts = None) -> np.ndarray:
         """The x whose latents are z, (B, D): the inverse of `latents`."""
         return self._finite(self._inverse(self._checked(z), context), "from_latents")
 
-    def reconstruction_error(self, x: np.ndarray, context: Context = None) -> float:
+    def reconstruction_error(self, x: np.ndarray, context: Contexts = None) -> float:
         """max |x - inverse(forward(x))| over the batch: how invertible the flow is in its dtype."""
         x = self._checked(x)
         error = np.max(np.abs(self._inverse(self._forward(x, context), context) - x))
         return self._finite(float(to_host(error)), "reconstruction_error")
 
-    def _forward(self, x: np.ndarray, context: Context) -> np.ndarray:
+    def _forward(self, x: np.ndarray, context: Contexts) -> np.ndarray:
         with self.conditioned(x, context) as bijection:
             return bijection.forward_only(x)[0]
 
-    def _inverse(self, z: np.ndarray, context: Context) -> np.ndarray:
+    def _inverse(self, z: np.ndarray, context: Contexts) -> np.ndarray:
         with self.conditioned(z, context) as bijection:
             return bijection.inverse_only(z)
 
     @contextmanager
-    def conditioned(self, x: np.ndarray, context: Context) -> Iterator[Bijection]:
+    def conditioned(self, x: np.ndarray, context: Contexts) -> Iterator[Bijection]:
         """The bijection of x for one call; the nets inside read the context."""
         with self._threads(x):
             if isinstance(self.bijection, Conditional):

@@ -6,7 +6,7 @@ import numpy as np
 
 from minglow.arrays.device import all_finite, to_host
 from minglow.bijection import SingularWeightError
-from minglow.flow import Context, Flow
+from minglow.flow import Contexts, Flow
 
 # Rounding grows with a weight's condition number and with 1 / scale; one of 256 bins is lost
 # where the round trip errs by half a cell.
@@ -45,7 +45,7 @@ class Invertibility(NamedTuple):
         return ""
 
 
-def invertibility(flow: Flow, x: np.ndarray, context: Context = None) -> Invertibility:
+def invertibility(flow: Flow, x: np.ndarray, context: Contexts = None) -> Invertibility:
     """How invertible a flow is around a batch x (B, ...).
 
     Looks at every layer with a `matrix()` (C, C), as the 1x1 convolutions have, and at every layer
@@ -69,7 +69,7 @@ def invertibility(flow: Flow, x: np.ndarray, context: Context = None) -> Inverti
     return Invertibility(condition, weight, scale, coupling, round_trip, np.dtype(flow.dtype))
 
 
-def first_nonfinite(flow: Flow, x: np.ndarray | None, context: Context = None) -> str:
+def first_nonfinite(flow: Flow, x: np.ndarray | None, context: Contexts = None) -> str:
     """The first parameter, output or gradient of a flow that is NaN or inf at x, as a clause."""
     for name in flow.flat.where:
         if not all_finite(flow.flat.view(flow.flat.value, name)):

@@ -9,12 +9,12 @@ from minglow.arrays.device import to_device_of, to_host
 from minglow.bases.base import Labels
 from minglow.data import Images, Table
 from minglow.dequantization import Continuous, Dequantizer, UniformDequantizer, log_bound
-from minglow.flow import Context, Flow
+from minglow.flow import Contexts, Flow
 from minglow.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 
 def evaluate(flow: Flow, x: np.ndarray, bins: int | None = None, *, samples: int = 1, seed: int = 0,
-             batch_size: int = 64, labels: Labels = None, context: Context = None,
+             batch_size: int = 64, labels: Labels = None, context: Contexts = None,
              dequantizer: Dequantizer | None = None, processes: ProcessGroup = SINGLE_PROCESS) -> float:
     """Mean bits per dimension of integer images (N, h, w, C), or mean nats of real vectors (N, D).
 
@@ -82,7 +82,7 @@ def labels_for(flow: Flow, labels: Labels, count: int) -> Labels:
     return labels
 
 
-def context_at(flow: Flow, context: Context, part: slice | np.ndarray) -> Context:
+def context_at(flow: Flow, context: Contexts, part: slice | np.ndarray) -> Contexts:
     """The context of some samples, in the flow's dtype, and on its device."""
     if context is None:
         return None

@@ -17,7 +17,7 @@ from minglow.data.dataset import check_dataset
 from minglow.data.table import check_table
 from minglow.dequantization import Dequantizer
 from minglow.dequantization.dequantizers import dequantize_for
-from minglow.flow import Context, Flow
+from minglow.flow import Contexts, Flow
 from minglow.storage.checkpoint import Checkpoint
 from minglow.storage.settings import accepts
 from minglow.training.config import TrainingConfig
@@ -157,7 +157,7 @@ def checked_data(flow: Flow, data: Images | Table | np.ndarray) -> Images | Tabl
     return data
 
 
-def accumulate_gradients(flow: Flow, x: np.ndarray, labels: Labels, context: Context,
+def accumulate_gradients(flow: Flow, x: np.ndarray, labels: Labels, context: Contexts,
                          config: TrainingConfig) -> tuple[float | np.ndarray, np.ndarray]:
     """The mean NLL of x and its derivative, computed in micro-batches that add to the gradients.
 

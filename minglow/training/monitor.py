@@ -8,7 +8,7 @@ import numpy as np
 from minglow.arrays.device import to_device_of, to_host
 from minglow.data import Images, Table
 from minglow.dequantization import Dequantizer
-from minglow.flow import Context, Flow
+from minglow.flow import Contexts, Flow
 from minglow.layers import Standardization
 from minglow.training.diagnosis import invertibility
 from minglow.training.evaluation import baseline, context_at
@@ -51,7 +51,7 @@ class Explosion(NamedTuple):
 
 
 def explosion(flow: Flow, center: np.ndarray, radius: np.ndarray, samples: int,
-              context: Context = None) -> Explosion:
+              context: Contexts = None) -> Explosion:
     """Draw samples at temperature 1, and compare them with the data, which lie in center +- radius.
 
     center, radius: numbers, or one for each column, (D,). context: (samples, K).
