@@ -1,6 +1,6 @@
 """Tables: minglow's default flows beside a Gaussian and normflows, in nats per sample of test rows.
 
-    python -m benchmarks.tables                        all three, three seeds each (20 minutes)
+    python -m benchmarks.tables                        all three, three seeds each (8 minutes)
     python -m benchmarks.tables --only diamonds --diamonds diamonds.csv
     python -m benchmarks.tables --only cancer conditional --seeds 0
 

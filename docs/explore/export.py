@@ -38,7 +38,9 @@ HEAD = """\
 
 def plane_flow() -> minglow.Flow:
     """A flow of the plane: 8 steps of actnorm, 1x1 convolution and affine coupling."""
-    return minglow.glow((2,), flow_steps=8, hidden=24, rng=0)
+    flow = minglow.glow((2,), flow_steps=8, hidden=24, scale="sigmoid", rng=0)
+    steps = flow.bijection.layers[2:]  # without the fixed layers, which glow.js does not know
+    return minglow.Flow(minglow.Chain(*steps), minglow.StandardNormal((2,)))
 
 
 def trained(draw: Callable[..., np.ndarray], steps: int = TRAINING_STEPS) -> minglow.Flow:

@@ -25,7 +25,7 @@ TESTS = ["contract/test_starts.py", "contract/test_kernels.py", "contract/test_n
          "runs/test_life.py", "runs/test_disks.py", "runs/test_bombs.py", "runs/test_weights.py",
          "cli/test_bad_inputs.py", "arrays/test_device.py", "arrays/test_distributed.py",
          "numbers/test_splines.py", "numbers/test_vectors.py", "contract/test_conditional.py",
-         "runs/test_tables.py", "data/test_tables.py"]
+         "runs/test_training_on_tables.py", "data/test_tables.py"]
 
 # The tests that run first for the faults of a folder or file below minglow/.
 FIRST = {
@@ -35,7 +35,7 @@ FIRST = {
     "kernels": ["contract/test_kernels.py"],
     "nets": ["contract/test_nets.py", "contract/test_conditional.py"],
     "chain.py": ["contract/test_bijections.py"],
-    "flow.py": ["runs/test_tables.py", "contract/test_conditional.py"],
+    "flow.py": ["runs/test_training_on_tables.py", "contract/test_conditional.py"],
     "layers": ["contract/test_bijections.py", "numbers/test_splines.py", "contract/test_conditional.py",
                "numbers/test_vectors.py"],
     "bases": ["numbers/test_distributions.py"],
@@ -43,7 +43,7 @@ FIRST = {
     "models": ["contract/test_starts.py", "contract/test_errors.py", "numbers/test_vectors.py", "numbers/test_autoencoder.py"],
     "inference.py": ["numbers/test_inference.py"],
     "training": ["numbers/test_bits.py", "numbers/test_extension.py", "runs/test_resume.py",
-                 "runs/test_tables.py", "arrays/test_distributed.py", "numbers/test_dequantizers.py"],
+                 "runs/test_training_on_tables.py", "arrays/test_distributed.py", "numbers/test_dequantizers.py"],
     "arrays": ["contract/test_threads.py", "arrays/test_device.py"],
     "data": ["data/test_readers.py", "data/test_tables.py", "runs/test_bombs.py"],
     "storage": ["runs/test_checkpoint.py", "runs/test_weights.py", "runs/test_disks.py"],

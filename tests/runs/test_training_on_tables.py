@@ -281,7 +281,7 @@ import minglow as mg
 from minglow.training import train
 from minglow.training.distributed import world
 sys.path[:0] = sys.argv[2:]
-from test_tables import SHORT, flow_of, table_of
+from test_training_on_tables import SHORT, flow_of, table_of
 processes = world()
 mg.threads(1)
 flow = flow_of("context")
