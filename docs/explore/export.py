@@ -36,9 +36,9 @@ HEAD = """\
 """
 
 
-def plane_flow() -> minglow.Flow:
+def plane_flow(dtype: type = np.float32) -> minglow.Flow:
     """A flow of the plane: 8 steps of actnorm, 1x1 convolution and affine coupling."""
-    flow = minglow.glow((2,), flow_steps=8, hidden=24, scale="sigmoid", rng=0)
+    flow = minglow.glow((2,), flow_steps=8, hidden=24, scale="sigmoid", dtype=dtype, rng=0)
     steps = flow.bijection.layers[2:]  # without the fixed layers, which glow.js does not know
     return minglow.Flow(minglow.Chain(*steps), minglow.StandardNormal((2,)))
 

@@ -58,7 +58,7 @@ DATA = exported()
 
 
 def plane_flow(name, dtype=np.float32):
-    flow = minglow.glow((2,), flow_steps=8, hidden=24, dtype=dtype)
+    flow = export.plane_flow(dtype)
     flow.flat.value[...] = decoded(DATA[name]["weights"])
     return flow
 
