@@ -33,11 +33,18 @@ FIRST = {
     "params.py": ["contract/test_testing.py"],
     "bijection.py": ["contract/test_testing.py"],
     "kernels": ["contract/test_kernels.py"],
-    "nets": ["contract/test_nets.py", "contract/test_conditional.py"],
+    "nets": ["contract/test_nets.py"],
+    "nets/context.py": ["contract/test_conditional.py"],
     "chain.py": ["contract/test_bijections.py"],
     "flow.py": ["runs/test_training_on_tables.py", "contract/test_conditional.py"],
-    "layers": ["contract/test_bijections.py", "numbers/test_splines.py", "contract/test_conditional.py",
-               "numbers/test_vectors.py"],
+    "layers": ["contract/test_bijections.py"],
+    "layers/spline.py": ["numbers/test_splines.py", "contract/test_bijections.py"],
+    "layers/spline_coupling.py": ["numbers/test_vectors.py", "contract/test_bijections.py"],
+    "layers/conditional.py": ["contract/test_conditional.py"],
+    "layers/standardization.py": ["numbers/test_vectors.py", "runs/test_training_on_tables.py"],
+    "layers/whitening.py": ["numbers/test_vectors.py", "contract/test_bijections.py"],
+    "training/monitor.py": ["runs/test_training_on_tables.py"],
+    "training/evaluation.py": ["runs/test_training_on_tables.py", "numbers/test_bits.py"],
     "bases": ["numbers/test_distributions.py"],
     "dequantization": ["numbers/test_bits.py", "numbers/test_dequantizers.py"],
     "models": ["contract/test_starts.py", "contract/test_errors.py", "numbers/test_vectors.py", "numbers/test_autoencoder.py"],
@@ -388,7 +395,8 @@ def killer(file: str, old: str, new: str) -> str | None:
         target.write_text(text.replace(old, new), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": folder, "NUMBA_DISABLE_JIT": "1",
                        "OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "mutants"}
-        tests = dict.fromkeys(FIRST.get(Path(file).parts[0], []) + TESTS)  # each of them once
+        first = FIRST.get(file) or FIRST.get(Path(file).parts[0], [])
+        tests = dict.fromkeys(first + TESTS)  # each of them once
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-n", "0", "-p", "no:cacheprovider",
                    *(f"tests/{test}" for test in tests)]
         result = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True,
