@@ -112,7 +112,7 @@ class Flow(Trainable):
             culprit = self.first_nonfinite_inverse(z, context)
         raise FloatingPointError(
             f"{int((~finite).sum())} of {n} samples at temperature {temperature:g} are NaN or inf, from "
-            f"the inverse of {culprit}: on_bad='drop' leaves them out, and scale='tanh' bounds inverses")
+            f"the inverse of {culprit}: on_bad='drop' leaves them out; see `minglow info` for a remedy")
 
     def first_nonfinite_inverse(self, z: np.ndarray, context: Contexts = None) -> str:
         """The layer whose inverse is the first, from the latents z (B, D) on, to give NaN or inf."""

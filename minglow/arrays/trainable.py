@@ -67,5 +67,6 @@ class Trainable(Module):
     def _finite(self, result: T, name: str) -> T:
         """The result, which has to be finite. Raises FloatingPointError."""
         if not all_finite(result):
-            raise FloatingPointError(f"{name} of a finite input is NaN or inf: {self} has diverged")
+            raise FloatingPointError(f"{name} of a finite input is NaN or inf: {self} has diverged, or "
+                                     "the input is too large")
         return result

@@ -111,7 +111,8 @@ def run_export(args: argparse.Namespace) -> None:
     The commands that take a run also take the file that was exported from it.
     """
     saved = read(args.checkpoint)
-    out = args.out or in_run(args.checkpoint, f"model{SAFETENSORS}")
+    stem = "model" if args.checkpoint.is_dir() else args.checkpoint.stem
+    out = args.out or in_run(args.checkpoint, f"{stem}{SAFETENSORS}")
     out = out if out.suffix else out.with_suffix(SAFETENSORS)
     if out.suffix != SAFETENSORS:
         raise ValueError(f"expected a file that ends in {SAFETENSORS}, got {out}")
@@ -128,7 +129,8 @@ def report_quality(flow: Flow, samples: data.Images | data.Table, dequantizer: D
     if samples.bins:
         print_facts(held_out_bits_per_dim=f"{loss:.3f}", uniform_model=f"{simple:.3f}")
     else:
-        print_facts(held_out_nats=f"{loss:.3f}", gaussian_nats=f"{simple:.3f}")
+        print_facts(held_out_nats=f"{loss:.3f}", **(
+            {} if np.isnan(simple) else {"gaussian_nats": f"{simple:.3f}"}))
     print_facts(round_trip_error=f"{invertibility(flow, x).round_trip:.1e}")
     if labels is not None:
         likeliest = to_host(flow.log_prob_given_class(x).argmax(axis=1))

@@ -16,6 +16,7 @@ from minglow.cli.commands import data_for, print_facts, report_quality, to_backe
 from minglow.cli.parser import check_model_options, flag_of
 from minglow.cli.signals import catch_signals
 from minglow.cli.terminal import IgnoreClosedPipe, print_error
+from minglow.data.table import column_name
 from minglow.dequantization import Dequantizer
 from minglow.flow import Flow
 from minglow.runs import figures, metrics
@@ -156,6 +157,9 @@ def train_and_report(folder: Path, job: Job, processes: ProcessGroup) -> None:
                 backend=kernels.current_backend(),
                 **({"processes": processes.size} if processes.size > 1 else {}),
                 **({"resumed": f"after step {done} of {steps}"} if job.last else {}))
+    if isinstance(samples, data.Table) and (rounded := rounded_columns(samples)):
+        print_facts(note=f"{', '.join(rounded)}: rounded values, whose likelihood has no bound; "
+                         "--dither spreads them, and makes losses comparable")
     found: list[str] = []
     with metrics.Recorder(folder, steps, IgnoreClosedPipe(sys.stderr), done, unit) as recorder:
         checkpointer = run_folder.Checkpointer(folder, flow, job.dequantizer, config.to_json(), recorder,
@@ -168,6 +172,12 @@ def train_and_report(folder: Path, job: Job, processes: ProcessGroup) -> None:
     for warning in found:
         print_facts(warning=warning)
     print_facts(pictures=", ".join(sorted(str(path) for path in folder.glob("*.png"))))
+
+
+def rounded_columns(table: data.Table) -> list[str]:
+    """How the columns of a table are called whose values are rounded."""
+    steps = data.rounding_steps(table.train)
+    return [column_name(table.columns, j) for j in range(len(steps)) if steps[j]]
 
 
 def last_of(run: Path) -> Path:

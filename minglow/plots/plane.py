@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from minglow.plots.colors import COLORS
 from minglow.plots.points import (
+    MAX_POINTS,
     evenly_spaced,
     finite_rows,
     inside,
@@ -89,7 +90,8 @@ def plane_summary(data: np.ndarray, samples: np.ndarray, edges: np.ndarray,
     axes = figure.subplots(1, 3, sharex=True, sharey=True)
     for axis, points, name, color in zip(axes[::2], (data, samples), ("data", "samples"), COLORS):
         scatter(axis, visible(points, limits), color)
-        axis.set_title(f"{name}\n{len(points)} points{invisible(points, limits)}", fontsize=9)
+        drawn = f"{MAX_POINTS} of " if len(points) > MAX_POINTS else ""
+        axis.set_title(f"{name}\n{drawn}{len(points)} points{invisible(points, limits)}", fontsize=9)
     columns, rows = np.broadcast_to(edges, (2, edges.shape[-1]))
     axes[1].pcolormesh(columns, rows, density, vmin=0, cmap="viridis", rasterized=True)
     total = np.nansum(density * np.outer(np.diff(rows), np.diff(columns)))

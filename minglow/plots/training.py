@@ -25,7 +25,7 @@ def training_curves(curve: Sequence[tuple[int, float, float]], unit: str, baseli
         axes.axhline(baseline, color="0.5", linestyle=":", label=f"{baseline_name}, {baseline:.2f}")
     marker = "." if len(steps) < 20 else ""  # a line through one point is invisible
     values = np.array([losses, held_out_losses], np.float64)
-    labels = "training batches", f"held out, {held_out_losses[-1]:.2f} at the end"
+    labels = "training batches", f"held out, {min(held_out_losses, key=_or_inf):.2f} at best"
     for line, color, label in zip(values, COLORS, labels):
         axes.plot(steps, line, marker=marker, color=color, label=label)
     finite = np.append(values, baseline)
@@ -40,3 +40,7 @@ def training_curves(curve: Sequence[tuple[int, float, float]], unit: str, baseli
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _or_inf(loss: float) -> float:
+    return loss if np.isfinite(loss) else np.inf

@@ -79,6 +79,7 @@ class Checkpointer:
                  recorder: Recorder, monitor: Monitor) -> None:
         self.folder, self.flow, self.dequantizer = folder, flow, dequantizer
         self.config, self.recorder, self.monitor = config, recorder, monitor
+        self.warned = 0  # how many warnings the last evaluation had
         needed = COPIES * (flow.flat.value.nbytes + dequantizer.flat.value.nbytes)
         free = shutil.disk_usage(folder).free
         if free < needed:
@@ -97,5 +98,7 @@ class Checkpointer:
         found = self.monitor.around_data()
         with state.averaged():  # what is saved, and will be sampled
             found += self.monitor.around_samples()
-        for warning in found:
-            self.recorder.print(f"step={state.step} warning={warning}")
+        if len(found) > self.warned:  # a run that has been warned is not warned again at each evaluation
+            for warning in found:
+                self.recorder.print(f"step={state.step} warning={warning}")
+        self.warned = len(found)

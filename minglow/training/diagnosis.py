@@ -40,8 +40,8 @@ class Invertibility(NamedTuple):
         if not self.scale * room > 1:
             return f"{self.worst_coupling} is hardly invertible: its smallest scale is {self.scale:.1e}"
         if not self.round_trip < ROUND_TRIP:
-            return (f"forward and inverse differ by {self.round_trip:.1e}: bound the scale "
-                    "(scale='tanh'), or lower the learning rate")
+            return (f"forward and inverse differ by {self.round_trip:.1e}: lower the learning rate, or "
+                    "bound the scale of couplings")
         return ""
 
 

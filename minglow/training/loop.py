@@ -50,6 +50,8 @@ def train(flow: Flow, data: Images | Table | np.ndarray, *, dequantizer: Dequant
           **options: Any) -> None:
     """Maximize the likelihood of `data.train`; leave the averaged parameters in `flow`.
 
+    Of a table, and with `patience`, these are the averages of the best evaluation; of images the last.
+
     data           Images, a Table, or an array (N, D) of floats, of which a tenth is held out
     dequantizer    for images, by default uniform; a variational one learns with the flow
     resume         a checkpoint to resume from, of the same flow, data and settings
@@ -74,8 +76,9 @@ def train(flow: Flow, data: Images | Table | np.ndarray, *, dequantizer: Dequant
     dequantizer = dequantizer_for(data.bins, dequantizer)
     labels = labels_for(flow, data.train_labels, len(data.train))
     labels_for(flow, data.held_out_labels, len(data.held_out))
+    keep_best = data.bins is None or config.patience is not None
     state = TrainingState(flow, dequantizer, config.chosen("optimizer"), config.ema_decay or 0.0,
-                          config.seed, data, keep_best=config.patience is not None)
+                          config.seed, data, keep_best)
     if resume is not None:
         state.restore(validation.check_instance("resume", resume, Checkpoint))
     else:
@@ -116,8 +119,8 @@ def train(flow: Flow, data: Images | Table | np.ndarray, *, dequantizer: Dequant
         except (FloatingPointError, SingularWeightError) as error:
             raise Diverged(step, processes.from_culprit(first_nonfinite(flow, x, context)),
                            error) from error
-    state.apply_averages(best=config.patience is not None)
-    for line in Monitor(flow, data, dequantizer).final_warnings(state.best):
+    state.apply_averages(best=keep_best)
+    for line in Monitor(flow, data, dequantizer).final_warnings(state.best, state.since_best):
         (on_warning or partial(warnings.warn, category=TrainingWarning, stacklevel=2))(line)
 
 

@@ -16,7 +16,7 @@ from minglow.training.evaluation import baseline, context_at
 OUTSIDE = 3.0  # times the data's radius: a sample beyond it counts as outside
 FAR = 10.0  # times the data's radius: no sample is as far as that from data of heavy tails
 HEAVY = 8.0  # standard deviations in the radius of a column that has heavy tails
-BOUNDED = 4.0  # times: a coupling with a scale of at least 1/e, and its shift, magnify by less
+NOISE = 0.02  # nats for each column: a loss that is worse by less may be as good
 VALUES = 2**14  # of all samples that are drawn at an evaluation
 FINAL_VALUES = 2**17  # and at the end of training
 
@@ -37,6 +37,7 @@ class Explosion(NamedTuple):
     factor: float  # by how much
     center: np.ndarray  # the median of the data, or of each column
     radius: np.ndarray  # the largest distance of a value from it
+    advice: str  # what to do against samples that are far from the data
 
     def warning(self, limit: float = FAR) -> str:
         """One line, or nothing, while no sample is farther than `limit` times the data's radius."""
@@ -45,9 +46,8 @@ class Explosion(NamedTuple):
         found = (f"{self.nonfinite} of {self.samples} samples are NaN or inf" if self.nonfinite else
                  f"{self.outside:.2%} of {self.samples} samples lie beyond {OUTSIDE:g} times the data's "
                  f"radius, the farthest at {self.farthest:.2g} times")
-        bound = "bound the scale (scale='tanh'), " if self.nonfinite or self.factor > BOUNDED else ""
-        return (f"{found}; the inverse of {self.layer} magnifies most, {self.factor:.2g} times: {bound}"
-                "lower the learning rate, or take fewer flow steps")
+        return (f"{found}; the inverse of {self.layer} magnifies most, {self.factor:.2g} times: "
+                f"{self.advice}")
 
 
 def explosion(flow: Flow, center: np.ndarray, radius: np.ndarray, samples: int,
@@ -72,7 +72,14 @@ def explosion(flow: Flow, center: np.ndarray, radius: np.ndarray, samples: int,
         factors = [(growth[worst], name) for growth, name in growths]
     factor, name = max((pair for pair in factors if not np.isnan(pair[0])), default=(1.0, "no layer"))
     return Explosion(samples, int((~finite).sum()), float((far > OUTSIDE).mean()), float(far[worst]),
-                     float(errors.max(initial=0)), name, float(factor), center, radius)
+                     float(errors.max(initial=0)), name, float(factor), center, radius, advice_for(flow))
+
+
+def advice_for(flow: Flow) -> str:
+    """What to do against samples that are far from the data."""
+    scale = getattr(flow.config, "scale", None)
+    bounded = "bound the scale (scale='tanh'), " if scale in ("sigmoid", "exp") else ""
+    return f"{bounded}lower the learning rate, or take fewer flow steps"
 
 
 def largest(x: np.ndarray) -> np.ndarray:
@@ -110,15 +117,20 @@ class Monitor:
         found = explosion(self.flow, self.center, self.radius, count, context)
         return list(filter(None, [found.warning(limit)]))
 
-    def final_warnings(self, best: float) -> list[str]:
-        """Those at the end of training, when more samples are drawn, and whether it has learned."""
+    def final_warnings(self, best: float, since_best: int = 0) -> list[str]:
+        """Those at the end of training, when more samples are drawn, and whether it has learned.
+
+        best: the lowest held-out loss; since_best: evaluations after it.
+        """
         found = [*self.around_data(), *self.around_samples(FINAL_VALUES, self.limit)]
         simple = baseline(self.data)
-        if best > simple:
+        if best > simple + (0 if self.data.bins else NOISE * self.x.shape[1]):
             name, unit = ("a uniform model", "bits per dimension") if self.data.bins else (
                 "a Gaussian fitted to the training data", "nats")
+            advice = ("it rose later, so take a smaller flow, a lower learning rate or patience"
+                      if since_best else "lower the learning rate, or train for more steps")
             found.append(f"the held-out loss of {best:.3f} {unit} is worse than that of {name}, "
-                         f"{simple:.3f}: lower the learning rate, or train for more steps")
+                         f"{simple:.3f}: {advice}")
         return found
 
 

@@ -106,7 +106,7 @@ def test_a_summary_of_the_plane_has_three_panels_with_the_same_limits():
     rest = np.nansum(density) * np.prod(np.diff(edges[:, :2]))
     assert 0.3 < rest < total < 0.9
     assert [axes.get_title() for axes in figure.axes] == [
-        "data\n3000 points", f"density\nintegral over the grid: {rest:.3f}, 1 cells not finite",
+        "data\n2000 of 3000 points", f"density\nintegral over the grid: {rest:.3f}, 1 cells not finite",
         "samples\n500 points, 2 outside, 4 not finite"]
     for axes in figure.axes:
         assert axes.get_xlim() == pytest.approx(limits[0])
@@ -274,7 +274,7 @@ def test_curves_have_a_baseline_and_limits_around_negative_values():
     assert set(baseline.get_ydata()) == {1.0} and list(held_out.get_xdata()) == [0, 10, 20, 30]
     assert list(losses.get_ydata())[-1] == -4 and axes.get_title() == "2 losses not finite"
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["Gaussian, 1.00", "training batches", "held out, -3.25 at the end"]
+    assert labels == ["Gaussian, 1.00", "training batches", "held out, -3.25 at best"]
     render(figure)
     single, = plots.training_curves([(5, 2.0, 2.0)], "bits per dimension", 2.0, "uniform model").axes
     assert single.get_ylim() == (1, 3) and single.get_title() == ""

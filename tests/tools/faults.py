@@ -104,7 +104,7 @@ FAULTS = {
     "flow: the culprit is the last layer": ("flow.py", "if not all_finite(x)),", "),"),
     "flow: no derivative with respect to the context": ("flow.py", "return Loss(nll, dx, cross_entropy, dcontext)", "return Loss(nll, dx, cross_entropy, dx)"),
     "training: patience counts the best": ("training/state.py", "self.best, self.since_best = held_out_loss, 0", "self.best, self.since_best = held_out_loss, 1"),
-    "training: patience leaves the last parameters": ("training/loop.py", "apply_averages(best=config.patience is not None)", "apply_averages()"),
+    "training: patience leaves the last parameters": ("training/loop.py", "apply_averages(best=keep_best)", "apply_averages()"),
     "training: resuming forgets the evaluations since the best": ("training/state.py", "self.step, self.best, self.since_best = step, best, since_best", "self.step, self.best = step, best"),
     "training: the best parameters are not remembered": ("training/state.py", "learner.best[...] = learner.average.average", "pass"),
     "training: the first batch standardizes a table": ("training/loop.py", "batch_size if data.bins else min(len(data.train), INITIAL_ROWS)", "batch_size"),
@@ -266,7 +266,7 @@ FAULTS = {
     "config: an unknown entry of a file is accepted": (
         "storage/settings.py", "if key not in values or key not in expected:", "if key not in values:"),
     "average: moves away": ("kernels/loops.py", "weight * (value[i] - average[i])", "weight * (average[i] - value[i])"),
-    "training: the average is not used": ("training/loop.py", "    state.apply_averages(best=config.patience is not None)\n", ""),
+    "training: the average is not used": ("training/loop.py", "    state.apply_averages(best=keep_best)\n", ""),
     "state: the age of the average is lost": (
         "training/state.py", "learner.optimizer.steps = learner.average.steps = step", "learner.optimizer.steps = step"),
     "state: the rest of the epoch is forgotten": (
