@@ -143,12 +143,14 @@ class Flow(Trainable):
                 cross_entropy = self.base.cross_entropy(z, labels).mean()
                 dz += self.base.cross_entropy_backward(-classification_weight * dlog_prob, z, labels)
             dx = bijection.backward(dz, dlog_prob, cache)
-            dcontext = self.bijection.context.grad if isinstance(self.bijection, Conditional) else None
+            dcontext = self.bijection.dcontext() if isinstance(self.bijection, Conditional) else None
         return Loss(nll, dx, cross_entropy, dcontext)
 
     def initialize(self, x: np.ndarray, context: Contexts = None) -> None:
-        """Set the data-dependent parameters from one batch, before training, once."""
+        """Set the data-dependent parameters and constants from one batch, before training, once."""
         x = self._checked(x)
+        if isinstance(self.bijection, Conditional):
+            self.bijection.standardize_context(context, x)
         with self.conditioned(x, context) as bijection:
             self._finite(bijection.initialize(x), "initialize")
         self._finite(self.flat.value, "initialize")

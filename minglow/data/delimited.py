@@ -13,7 +13,15 @@ from reprlib import repr as shortened
 import numpy as np
 
 from minglow.data.bounded import BadFile, open_untrusted
-from minglow.data.table import MISSING, Table, column_fault, column_name, value_fault
+from minglow.data.table import (
+    ENOUGH_ROWS,
+    MIN_ROWS,
+    MISSING,
+    Table,
+    column_fault,
+    column_name,
+    value_fault,
+)
 from minglow.validation import single_line
 
 ENDINGS = (".csv", ".tsv", ".txt")
@@ -39,8 +47,9 @@ def read_csv(path: Path) -> tuple[np.ndarray, tuple[str, ...], int]:
     first row in which any cell is text is the header; without one there are no names: (). Decimals have
     a point: a decimal comma is not supported. The text is UTF-8, and each row is one line.
 
-    Raises BadFile, which names line and column, for text, missing or infinite values, rows of different
-    lengths, constant columns, and fewer than two rows. Memory is bounded by a few times the file's size.
+    Raises BadFile, which names line and column, for text, missing, infinite or too large values, rows
+    of different lengths, constant columns, and fewer than three rows. Memory is bounded by a few times
+    the file's size.
     """
     with open_untrusted(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
         rows = _rows(text)
@@ -58,9 +67,9 @@ def read_csv(path: Path) -> tuple[np.ndarray, tuple[str, ...], int]:
                 numbers.extend(map(_number, cells))
             except ValueError:
                 raise BadFile(f"line {line}, {_cell_fault(cells, columns)}") from None
-        if len(numbers) < 2 * width:
-            raise BadFile(f"expected at least 2 rows of numbers{' below the header' * header}, "
-                          f"got {len(numbers) // width}")
+        if len(numbers) < MIN_ROWS * width:
+            raise BadFile(f"expected {ENOUGH_ROWS}, got {len(numbers) // width}"
+                          + " below the header" * header)
         x = np.frombuffer(numbers).reshape(-1, width)
         if fault := value_fault(x, columns, row="line", first=first) or column_fault(x, columns):
             raise BadFile(fault)

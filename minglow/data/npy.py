@@ -8,7 +8,7 @@ import numpy as np
 
 from minglow.data.bounded import BadFile, npz_members, open_untrusted, read_array, read_member
 from minglow.data.dataset import Images, check_image_shape, check_labels, every_tenth
-from minglow.data.table import Table, column_fault, value_fault
+from minglow.data.table import ENOUGH_ROWS, MIN_ROWS, Table, column_fault, value_fault
 
 NAMES = ("images", "x", "data", "X")  # of the array to read in a .npz file that has others
 PAIRS = (("train", "test"), ("x_train", "x_test"))  # of tables: the second is held out
@@ -79,6 +79,8 @@ def _check_columns(x: np.ndarray) -> None:
 def _check_header(shape: tuple[int, ...], dtype: np.dtype) -> None:
     if dtype.kind == "f" and len(shape) < 3:
         _check_table(shape, dtype)
+        if shape[0] < MIN_ROWS:
+            raise BadFile(f"expected {ENOUGH_ROWS}, got an array {shape}")
     elif dtype == np.uint8 and len(shape) in (3, 4):
         check_image_shape(shape)
     else:

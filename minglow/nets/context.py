@@ -1,4 +1,4 @@
-"""A conditioner that also reads the flow's context."""
+"""A conditioner that also reads the flow's standardized context."""
 
 from typing import Any
 
@@ -7,17 +7,18 @@ import numpy as np
 from minglow import validation
 from minglow.arrays.shapes import split
 from minglow.bijection import Net
-from minglow.layers.conditional import Context, no_context
+from minglow.layers.context import Context, no_context
 
 
 class ContextNet(Net):
-    r"""A net that reads the context beside its input: y = net([x, c]), inside a Conditional.
+    r"""A net that reads the context beside its input: y = net([x, s]), inside a Conditional.
 
-        x: (B, ..., C1), c: (B, K) -> joined: (B, ..., C1 + K) -> net -> y: (B, ..., C')
-        joined[b, p] = [x[b, p], c[b]]       p runs over the pixels; C1 may be 0
+        x: (B, ..., C1), s: (B, K) -> joined: (B, ..., C1 + K) -> net -> y: (B, ..., C')
+        joined[b, p] = [x[b, p], s[b]]       p runs over the pixels; C1 may be 0
+        s = (c - mean) / std                 the context as the Conditional has standardized it
 
-    backward    [dL/dx, dL/djoined_c] is net's backward.
-                dL/dc_b = sum_p dL/djoined_c[b, p], since every pixel reads the same c_b; it is added to
+    backward    [dL/dx, dL/djoined_s] is net's backward.
+                dL/ds_b = sum_p dL/djoined_s[b, p], since every pixel reads the same s_b; it is added to
                 context.grad.
 
     net         its input has C1 + K channels
@@ -47,20 +48,20 @@ class ContextNet(Net):
         net_cache, channels = cache
         if self.context.grad is None:
             raise no_context(self)
-        dx, dc = split(self.net.backward(dy, net_cache), channels)
-        self.context.grad += dc.reshape(len(dc), -1, dc.shape[-1]).sum(axis=1)
+        dx, ds = split(self.net.backward(dy, net_cache), channels)
+        self.context.grad += ds.reshape(len(ds), -1, ds.shape[-1]).sum(axis=1)
         return dx
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
         return self.net.initialize(self._joined(x))
 
     def _joined(self, x: np.ndarray) -> np.ndarray:
-        """[x, c], with c at every pixel."""
-        c = self.context.value
-        if c is None:
+        """[x, s], with s at every pixel."""
+        s = self.context.value
+        if s is None:
             raise no_context(self)
         channels = x.shape[-1]
-        joined = np.empty_like(x, shape=(*x.shape[:-1], channels + c.shape[-1]))
+        joined = np.empty_like(x, shape=(*x.shape[:-1], channels + s.shape[-1]))
         joined[..., :channels] = x
-        joined[..., channels:] = c.reshape(len(c), *[1] * (x.ndim - 2), -1)
+        joined[..., channels:] = s.reshape(len(s), *[1] * (x.ndim - 2), -1)
         return joined

@@ -83,10 +83,10 @@ def labels_for(flow: Flow, labels: Labels, count: int) -> Labels:
 
 
 def context_at(flow: Flow, context: Contexts, part: slice | np.ndarray) -> Contexts:
-    """The context of some samples, in the flow's dtype, and on its device."""
+    """The context of some samples, where the flow's parameters are."""
     if context is None:
         return None
-    return to_device_of(context[part].astype(flow.dtype), flow.flat.value)
+    return to_device_of(context[part], flow.flat.value)
 
 
 def baseline(data: Images | Table) -> float:

@@ -78,12 +78,12 @@ def standardization(shape, rng, dtype, kind=mg.Standardization):
 
 
 def standardized(bijection, rng):
-    """The bijection, each Standardization and Whitening in it with constants as data may set them."""
+    """The bijection, every mean, std and vectors in it with values as data may set them."""
     for _, module in bijection.walk():
-        if isinstance(module, (mg.Standardization, mg.Whitening)):
+        if isinstance(module, (mg.Standardization, mg.Whitening, mg.Conditional)):
             std = module.constants["std"]
             std[...] = rng.uniform(0.5, 2, std.shape)
-        if isinstance(module, mg.Standardization):
+        if isinstance(module, (mg.Standardization, mg.Conditional)):
             module.constants["mean"][...] = rng.normal(size=std.shape)
         if isinstance(module, mg.Whitening):
             module.constants["vectors"][...] = random_rotation(len(std), rng)
@@ -143,7 +143,7 @@ def conditional(shape, rng, dtype, chain=mg.Chain):
         net = ContextNet(mlp(size // 2 + k, 5, 2 * (size - size // 2), rng, dtype), context)
         steps += [mg.ActNorm(size, dtype), mg.InvConv1x1(size, rng, dtype),
                   mg.AffineCoupling(net, identity_channels=size // 2)]
-    return mg.Conditional(chain(*steps), context, k, (size,))
+    return standardized(mg.Conditional(chain(*steps), context, k, (size,)), rng)
 
 
 def conditional_images(shape, rng, dtype):
@@ -157,7 +157,7 @@ def conditional_images(shape, rng, dtype):
     inner = mg.Chain(mg.ActNorm(half[2], dtype), mg.Flatten(half))
     level = mg.Level(mg.Chain(mg.Squeeze(), coupling, mg.Swap(2 * half[2]), prior), inner,
                      (*half[:2], 2 * half[2]))
-    return mg.Conditional(level, context, k, image)
+    return standardized(mg.Conditional(level, context, k, image), rng)
 
 
 def glow(shape, rng, dtype, build=mg.glow, **options):

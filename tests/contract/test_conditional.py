@@ -7,12 +7,13 @@ import threading
 
 import numpy as np
 import pytest
-from bijections import conditional, conditional_images
+from bijections import conditional, conditional_images, standardized
 
 import minglow as mg
 from minglow.nets import Context, ContextNet, Dense, Sequence, conv_net, mlp
 from minglow.testing import check_layer, perturbed
 from minglow.testing.gradients import gradients
+from minglow.training.optimizers import Adam
 
 
 def vectors(k, dtype=np.float64, chain=mg.Chain, size=5):
@@ -79,10 +80,15 @@ every_call = pytest.mark.parametrize("call", CALLS)
 
 
 def case(kind, k=2, samples=3, seed=0):
-    """A layer with perturbed parameters, and a batch of pairs."""
+    """A layer with perturbed parameters and constants, and a batch of pairs."""
     rng = np.random.default_rng(seed)
-    layer = perturbed(KINDS[kind](k), rng)
+    layer = standardized(perturbed(KINDS[kind](k), rng), np.random.default_rng(seed + 1))
     return layer, rng.standard_normal((samples, k + np.prod(layer.shape)))
+
+
+def read(layer, c):
+    """The standardized context, which the nets read."""
+    return (c - layer.constants["mean"]) / layer.constants["std"]
 
 
 def cotangents(y, seed=1):
@@ -156,14 +162,14 @@ def test_against_pytorch(kind, k):
 
 
 def plain(layer, c):
-    """The inner bijection for one c, without it: a first bias is c W_c more where a net reads c."""
-    inner = copy.deepcopy(layer.inner)
+    """The inner bijection for one c, without it: a first bias is s W_s more where a net reads s."""
+    inner, s = copy.deepcopy(layer.inner), read(layer, c)
     for coupling in inner.layers[2::3]:
         old, *rest = coupling.net.net.nets
-        width, hidden = len(old.params["weight"]) - len(c), len(old.params["bias"])
+        width, hidden = len(old.params["weight"]) - len(s), len(old.params["bias"])
         first = Dense(width, hidden, dtype=np.float64)
         first.params["weight"][...] = old.params["weight"][:width]
-        first.params["bias"][...] = old.params["bias"] + c @ old.params["weight"][width:]
+        first.params["bias"][...] = old.params["bias"] + s @ old.params["weight"][width:]
         coupling.net = Sequence(first, *rest)
     return inner
 
@@ -241,7 +247,7 @@ def test_traces_visit_the_layers_inside(kind):
 def test_a_trace_holds_the_context_until_it_ends_or_is_closed():
     layer, x = case("vectors")
     for visit in layer.trace(x):
-        np.testing.assert_array_equal(layer.context.value, x[:, :2])
+        np.testing.assert_array_equal(layer.context.value, read(layer, x[:, :2]))
         np.testing.assert_array_equal(visit[0].forward(visit[1])[0], visit[2])
     assert is_empty(layer)
     for steps in layer.trace(x), layer.trace_inverse(x):
@@ -279,7 +285,7 @@ def test_the_inner_bijection_for_a_given_context(kind):
     with layer.given(c, inner_x) as inner:
         inner_y, inner_log_det, inner_cache = inner.forward(inner_x)
         dx = inner.backward(dy[:, 2:], dlog_det, inner_cache)
-        dc = layer.context.grad
+        dc = layer.dcontext()
     assert is_empty(layer)
     for found, value in ((inner_y, y[:, 2:]), (inner_log_det, log_det), (dc, expected[:, :2]),
                          (dx.reshape(3, -1), expected[:, 2:])):
@@ -296,7 +302,7 @@ def test_a_given_context_is_cast_to_the_dtype_of_x():
 
 
 @pytest.mark.parametrize(("context", "message"), [
-    (None, r"the flow needs a context: log_prob\(x, context=c\)"),
+    (None, "the flow needs a context: give context=c"),
     ([[1.0, 2.0]] * 3, r"expected a context of floats \(3, 2\), got a list"),
     (np.ones(2), r"expected a context of floats \(3, 2\), got float64 \(2,\)"),
     (np.ones((3, 1)), r"expected a context of floats \(3, 2\), got float64 \(3, 1\)"),
@@ -380,7 +386,7 @@ def test_another_width(call, shape):
 
 def test_a_net_outside_a_conditional():
     """Forward, initialize and backward, also where the net is below a coupling."""
-    message = r"^ContextNet: the flow needs a context: log_prob\(x, context=c\)$"
+    message = "^ContextNet: the flow needs a context: give context=c$"
     layer, x = case("vectors")
     coupling, h = layer.inner.layers[2], x[:, 2:]
     cache = layer.forward(x)[2][1][2]
@@ -424,6 +430,94 @@ def test_wrong_arguments(arguments):
 def test_wrong_arguments_of_a_net(arguments):
     with pytest.raises(ValueError, match=r"^expected [^\n]*, got [^\n]*$"):
         ContextNet(*arguments)
+
+
+def test_initialize_sets_the_constants():
+    layer = vectors(3)
+    x = np.random.default_rng(0).standard_normal((50, 8)) * [7, 1e4, 0, *[1] * 5] + 1e5
+    y = layer.initialize(x)
+    mean, std = layer.constants["mean"], layer.constants["std"]
+    np.testing.assert_allclose(mean, x[:, :3].mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(std, [*x[:, :2].std(axis=0), 1], rtol=1e-12)  # the third is constant
+    assert mean.dtype == std.dtype == np.float64
+    np.testing.assert_array_equal(y[:, :3], x[:, :3])
+    np.testing.assert_array_equal(y, layer.forward_only(x)[0])
+
+
+def test_a_context_of_float64_is_standardized_before_it_is_rounded():
+    """In float32 the contexts 1e9 + [0, 1, ..., 9] would all be the same number."""
+    context = 1e9 + np.arange(10.0)[:, None]
+    flow = mg.glow((2,), flow_steps=1, context=1, rng=0)
+    flow.initialize(np.random.default_rng(0).standard_normal((10, 2), np.float32), context)
+    with flow.bijection.given(context, np.ones((10, 2), np.float32)):
+        found = flow.bijection.context.value
+        expected = (np.arange(10) - 4.5) / np.arange(10).std()
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("context", [
+    None, np.ones((3, 1)), np.full((4, 1), np.nan), np.full((4, 1), 1e300), [[1.0]] * 4])
+def test_a_context_that_does_not_fit_changes_no_constant(context):
+    flow = mg.glow((2,), flow_steps=1, context=1, rng=0)
+    with pytest.raises(ValueError, match=r"^Conditional at bijection.* context"):
+        flow.initialize(np.ones((4, 2), np.float32), context)
+    assert flow.bijection.constants == {"mean": [0], "std": [1]}
+
+
+@pytest.mark.parametrize("std", [[1, 0], [-1, 1], [np.nan, 1]])
+def test_constants_of_a_file(std):
+    layer = vectors(2)
+    layer.check_constants(layer.constants)
+    with pytest.raises(ValueError, match=r"^expected positive standard deviations, got others$"):
+        layer.check_constants(layer.constants | {"std": np.array(std)})
+
+
+def pairs_in(unit, n=400):
+    """x whose mean and scale depend on c, and c in other units: c' = scale c + shift."""
+    rng, (scale, shift) = np.random.default_rng(0), unit
+    c = rng.standard_normal((n, 2))
+    x = c + np.exp(0.3 * c[:, ::-1]) * rng.standard_normal((n, 2))
+    return x, scale * c + shift
+
+
+def trained(unit):
+    """The losses of 30 steps, and the flow after them."""
+    x, c = pairs_in(unit)
+    flow, losses = mg.glow((2,), flow_steps=2, hidden=8, context=2, rng=0, dtype=np.float64), []
+    flow.initialize(x, c)
+    optimizer = Adam(flow.flat)
+    for _ in range(30):
+        flow.flat.grad[...] = 0
+        losses.append(flow.nll_backward(x, context=c).nll)
+        optimizer.step(0.01)
+    return losses, flow
+
+
+def test_the_units_of_the_context_do_not_matter():
+    (expected, flow), (found, other) = trained((1, 0)), trained((1e4, 1e5))
+    assert expected[-1] < expected[0] - 0.2
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    (x, c), (_, raw) = pairs_in((1, 0)), pairs_in((1e4, 1e5))
+    np.testing.assert_allclose(other.sample(400, rng=1, context=raw), flow.sample(400, rng=1, context=c),
+                               rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(1e4 * other.nll_backward(x, context=raw).dcontext,
+                               flow.nll_backward(x, context=c).dcontext, rtol=1e-6, atol=1e-9)
+
+
+def test_the_derivative_of_the_loss_with_respect_to_a_context_in_raw_units():
+    """By central differences, entry by entry."""
+    _, flow = trained((1e4, 1e5))
+    x, c = pairs_in((1e4, 1e5), 4)
+    found = flow.nll_backward(x, context=c).dcontext
+    assert found.dtype == np.float64 and found.shape == c.shape and np.all(found)
+    for entry in np.ndindex(c.shape):
+        losses = []
+        for h in 0.1, -0.1:
+            moved = c.copy()
+            moved[entry] += h
+            losses.append(-flow.log_prob(x, context=moved).mean())
+        np.testing.assert_allclose(found[entry], (losses[0] - losses[1]) / 0.2, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("build", [conditional, conditional_images])

@@ -238,7 +238,8 @@ def level(module, own, constants, below):
 def conditional(module, own, constants, below):
     def forward(x):
         c, rest = x[:, :module.channels], x[:, module.channels:]
-        CONTEXTS[module.context] = c  # which context_net reads
+        mean, std = constants["mean"].to(x.dtype), constants["std"].to(x.dtype)
+        CONTEXTS[module.context] = (c - mean) / std  # which context_net reads
         y, log_det = below[0](rest.reshape(len(x), *module.shape))
         return torch.cat([c, y], 1), log_det
     return forward
