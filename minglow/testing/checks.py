@@ -81,13 +81,14 @@ def check_precision(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0
     """In float32 all results are float32, and those of float64 within rounding.
 
     y, log_det, dx and all gradients, with the cache of forward and with that of inverse: within 1e-4 of
-    each one's largest value plus a hundred times its change when x is rounded to float32 once more.
+    each one's largest value plus a hundred times its change when x, and y before inverse, are rounded to
+    float32 once more.
     """
     for single, batch in examples(layer, x, rng, np.float32):
         double = perturbed(single, 0, 0, np.float64)
         found = _results(single, batch)
         expected = _results(double, batch.astype(np.float64))
-        changed = _results(double, rounded(batch.astype(np.float64), np.float32))
+        changed = _results(double, rounded(batch.astype(np.float64), np.float32), np.float32)
         scale = max(np.max(np.abs(value), initial=0) for value in expected.values())
         for name, value in found.items():
             if value.dtype != np.float32:
@@ -101,12 +102,16 @@ def check_precision(layer: Bijection, x: np.ndarray | None = None, rng: Seed = 0
                                      explain_ratio(value, expected[name], batch, name))
 
 
-def _results(layer: Bijection, x: np.ndarray) -> dict[str, np.ndarray]:
-    """Everything that forward and backward return, and the gradients."""
+def _results(layer: Bijection, x: np.ndarray, dtype: type | None = None) -> dict[str, np.ndarray]:
+    """Everything that forward and backward return, and the gradients.
+
+    dtype: inverse gets y rounded to it.
+    """
     y, log_det, cache = finite_forward(layer, x)
     parts = cotangents(y, log_det, 0)
     found = {"y": y, "log_det": log_det}
-    for source, kept in ("forward", cache), ("inverse", layer.inverse(y)[1]):
+    again = y if dtype is None else rounded(y, dtype)
+    for source, kept in ("forward", cache), ("inverse", layer.inverse(again)[1]):
         found |= {f"{'dx' if name == 'x' else name} of backward with the cache of {source}": gradient
                   for name, gradient in gradients(layer, kept, *parts).items()}
     return found

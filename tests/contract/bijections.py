@@ -99,7 +99,13 @@ def affine(shape, rng, dtype, scale=mg.sigmoid_scale):
 
 
 def spline(shape, rng, dtype, **options):
-    return mg.Spline(shape[-1], dtype=dtype, **options)
+    # No drawn value is a root: at a knot the derivative of log_det jumps.
+    return mg.Spline(shape[-1], dtype=dtype, **{"bound": np.sqrt(17), **options})
+
+
+def uneven_spline_coupling(shape, rng, dtype):
+    net = uneven(shape, rng, dtype, mg.SplineCoupling).net
+    return mg.SplineCoupling(net, bound=np.sqrt(17), identity_channels=shape[-1] - 1)
 
 
 def spline_coupling(shape, rng, dtype, bins=3):
@@ -178,7 +184,8 @@ def realnvp(shape, rng, dtype, **options):
 
 
 def spline_flow(shape, rng, dtype):
-    flow = mg.spline_flow(shape, flow_steps=2, hidden=3, spline_bins=3, bound=2, rng=rng, dtype=dtype)
+    flow = mg.spline_flow(shape, flow_steps=2, hidden=3, spline_bins=3, bound=float(np.sqrt(5)),
+                          rng=rng, dtype=dtype)
     return standardized(flow.bijection, rng)
 
 
@@ -203,7 +210,7 @@ BIJECTIONS = {
     "Spline": (spline, ALL),
     "Spline, few bins": (partial(spline, bins=2, bound=np.sqrt(2)), ALL),  # many values lie outside
     "SplineCoupling": (spline_coupling, ALL),
-    "SplineCoupling, uneven": (partial(uneven, kind=mg.SplineCoupling), ALL),
+    "SplineCoupling, uneven": (uneven_spline_coupling, ALL),
     "Checkerboard": (checkerboard, BOARDS),
     "Checkerboard, additive, other parity": (partial(checkerboard, parity=1, additive=True), BOARDS),
     "official split prior": (partial(prior, build=official_split_prior), HALVED),
@@ -227,7 +234,7 @@ BIJECTIONS = {
     "glow, official": (partial(glow, build=mg.official_glow), SQUEEZABLE),
     "glow, official, additive": (partial(glow, build=mg.official_glow, coupling="additive"), SQUEEZABLE),
     "glow, vectors": (glow, DIVISIBLE),
-    "glow, splines": (partial(glow, coupling=partial(mg.SplineCoupling, bound=2.0)), SQUEEZABLE),
+    "glow, splines": (partial(glow, coupling=partial(mg.SplineCoupling, bound=np.sqrt(5))), SQUEEZABLE),
     "nice": (nice, ALL),
     "nice, vectors": (nice, DIVISIBLE),
     "realnvp": (partial(realnvp, net=partial(res_net, blocks=1)), SMALL_BOARDS),
