@@ -5,7 +5,7 @@
     python -m benchmarks.exploding --out exploding.json            resumes where the file ends
 
 Every run trains `minglow.glow` by `minglow.train`, at the default settings of both but the scale. A
-forward map that contracts has an inverse that expands, and those of K couplings multiply (Behrmann et al.
+forward map that contracts has an inverse that expands; those of K couplings multiply (Behrmann et al.
 2021, "Understanding and Mitigating Exploding Inverses in Invertible Neural Networks").
 """
 
