@@ -14,6 +14,7 @@ from minglow.arrays.device import on_host
 from minglow.arrays.shapes import check_samples, check_side, join, split
 from minglow.bijection import Bijection, InverseVisit, Visit
 from minglow.layers.context import Context, no_context
+from minglow.layers.standardization import mean_and_std
 
 Step = TypeVar("Step", Visit, InverseVisit)
 
@@ -120,10 +121,7 @@ class Conditional(Bijection):
     def standardize_context(self, context: np.ndarray | None, x: np.ndarray) -> None:
         """Set mean and std from the contexts (B, K) of the samples x. Raises as `given` does."""
         context = self._check_context(context, x)
-        mean, std = context.mean(axis=0, dtype=np.float64), context.std(axis=0, dtype=np.float64)
-        self.constants["mean"][...] = mean
-        constant = std <= 10 * np.finfo(context.dtype).eps * np.abs(mean)  # its std is rounding only
-        self.constants["std"][...] = np.where(constant, 1, std)
+        self.constants["mean"][...], self.constants["std"][...] = mean_and_std(context)
 
     def dcontext(self) -> np.ndarray:
         """The derivative with respect to c, (B, K), that the nets inside have added during this call."""

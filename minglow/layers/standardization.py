@@ -59,8 +59,14 @@ class Standardization(Bijection):
 
     def initialize(self, x: np.ndarray) -> np.ndarray:
         check_input(self, x, len(self.constants["mean"]))
-        mean, std = rows(x).mean(axis=0, dtype=np.float64), rows(x).std(axis=0, dtype=np.float64)
-        self.constants["mean"][...] = mean
-        constant = std <= 10 * np.finfo(x.dtype).eps * np.abs(mean)  # its std is rounding only
-        self.constants["std"][...] = np.where(constant, 1, std)
+        self.constants["mean"][...], self.constants["std"][...] = mean_and_std(rows(x))
         return self.forward(x)[0]
+
+
+def mean_and_std(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the (biased) standard deviation of each column of x (N, C), (C,) float64.
+
+    A constant column, whose deviation is rounding only, gets 1.
+    """
+    mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    return mean, np.where(std <= 10 * np.finfo(x.dtype).eps * np.abs(mean), 1, std)
