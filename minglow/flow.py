@@ -116,7 +116,7 @@ class Flow(Trainable):
 
     def first_nonfinite_inverse(self, z: np.ndarray, context: Contexts = None) -> str:
         """The layer whose inverse is the first, from the latents z (B, D) on, to give NaN or inf."""
-        with self.conditioned(z, context) as bijection:
+        with np.errstate(all="ignore"), self.conditioned(z, context) as bijection:
             return next((str(layer) for layer, _, x in bijection.trace_inverse(z) if not all_finite(x)),
                         "no layer")
 

@@ -42,7 +42,7 @@ FIRST = {
     "layers/spline_coupling.py": ["numbers/test_vectors.py", "contract/test_bijections.py"],
     "layers/conditional.py": ["contract/test_conditional.py"],
     "layers/context.py": ["contract/test_conditional.py"],
-    "layers/standardization.py": ["numbers/test_vectors.py", "runs/test_training_on_tables.py"],
+    "layers/standardization.py": ["numbers/test_vectors.py", "contract/test_bijections.py"],
     "layers/whitening.py": ["numbers/test_vectors.py", "contract/test_bijections.py"],
     "training/monitor.py": ["runs/test_training_on_tables.py"],
     "training/evaluation.py": ["runs/test_training_on_tables.py", "numbers/test_bits.py"],
