@@ -378,13 +378,14 @@ def test_every_epoch_shows_each_image_once(left, count, batch_size):
     assert (np.sort(epochs, axis=1) == np.arange(count)).all() and len(remaining) < max(left, count)
 
 
+# To the main thread: a signal to the process may reach a thread of OpenBLAS, before it is unblocked here.
 AT_ONCE = """
-import os, signal
+import signal, threading
 from minglow.cli.signals import catch_signals
 with catch_signals() as should_stop:
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     for number in signal.SIGINT, signal.SIGTERM:
-        os.kill(os.getpid(), number)
+        signal.pthread_kill(threading.main_thread().ident, number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     print("continues")
 """
