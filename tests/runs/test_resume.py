@@ -378,7 +378,7 @@ def test_every_epoch_shows_each_image_once(left, count, batch_size):
     assert (np.sort(epochs, axis=1) == np.arange(count)).all() and len(remaining) < max(left, count)
 
 
-# To the main thread: a signal to the process may reach a thread of OpenBLAS, before it is unblocked here.
+# To the main thread: a signal to the process may reach a thread of OpenBLAS before it is unblocked.
 AT_ONCE = """
 import signal, threading
 from minglow.cli.signals import catch_signals
