@@ -122,8 +122,11 @@ def test_training_on_a_table_resumes_bit_by_bit_from_any_step(tmp_path, kind, pa
                 train(flow, table_of(kind), **options, on_evaluation=save,
                       should_stop=lambda at=at, numbers=numbers: signal.SIGTERM * (next(numbers) == at))
             other = flow_of(kind, seed=1)
+            steps = [at]
             train(other, table_of(kind), **options, **quiet,
+                  on_step=lambda p, steps=steps: steps.append(p.step),
                   resume=checkpoint.read(tmp_path / "last.npz"))
+            assert steps[-1] == stops[-1][0]  # patience counts on
             np.testing.assert_array_equal(other.flat.value, uninterrupted.flat.value)
 
 
