@@ -93,8 +93,7 @@ def run_info(args: argparse.Namespace) -> None:
         return
     far = explosion_of(flow, config)
     x = flow.sample(min(256, far.samples), rng=0, on_bad="drop")
-    x = np.clip(x, far.center - far.radius,
-                far.center + far.radius)
+    x = np.clip(x, far.center - far.radius, far.center + far.radius)
     found = invertibility(flow, x.astype(flow.dtype))
     print_facts(largest_condition_number=f"{found.condition:.1f}", its_layer=found.worst_weight,
                 smallest_scale=f"{found.scale:.1e}", its_coupling=found.worst_coupling,

@@ -51,7 +51,7 @@ class TrainingState:
     learners    one for the flow, and one for a dequantizer that learns
     optimizer   the name of their optimizers' class
 
-    keep_best: whether the learners keep the averages of the best evaluation, for `apply_best`.
+    keep_best: whether the learners keep the averages of the best evaluation, for `apply_averages`.
     """
 
     def __init__(self, flow: Flow, dequantizer: Dequantizer, optimizer: type[Adam], ema_decay: float,
